@@ -1,1 +1,5 @@
-//! stub
+//! draft
+mod clock;
+pub mod config;
+pub mod fault;
+mod journal;

@@ -1,1 +1,38 @@
-//! stub
+//! The nest: owns one service and can freeze, dump, restore and move it.
+//!
+//! ```text
+//! ums site ──spawns──► keeper (pid 1 of its own pid, mount and network namespace; the network namespace is the place)
+//!                        ├─ nest     child, restarted when it dies; answers on DIR/nest.sock
+//!                        └─ service  created or restored by runc in its own namespaces below the keeper
+//! ```
+//!
+//! Read in this order:
+//! 1. [`recipe`]: what a nest must know to build its service here; [`layout`]: where everything is;
+//! 2. [`protocol`] and [`client`]: what a site asks a nest (the Migration Interface);
+//! 3. [`keeper`]: the life line; [`right`]: the durable record of what the nest may do;
+//! 4. [`server`]: one request per connection, dispatched to [`lifecycle`] (start, stop, signals), [`source`] (freeze
+//!    and dump), [`destination`] (arm, restore, resume) and [`exec`];
+//! 5. [`mounts`], [`bundle`], [`runc`]: how a container comes to be.
+//!
+//! A nest never decides whether a service may run: it executes what its run-right grants. It must never know another
+//! site, an orchestrator, a journal or TLS.
+
+pub mod layout;
+pub mod recipe;
+
+pub mod client;
+pub mod protocol;
+
+pub mod keeper;
+pub mod right;
+
+mod bundle;
+mod destination;
+pub mod exec;
+mod lifecycle;
+mod mounts;
+mod parcel;
+mod runc;
+pub mod server;
+mod source;
+mod state;

@@ -1,1 +1,60 @@
-//! stub
+//! The testbed: a library in which a migration test is four lines (start, load, migrate, check).
+//!
+//! ```no_run
+//! use ums_model::names::Bytes;
+//! use ums_testbed::{lab::Lab, net::{A, B}, workload::Workload};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::two_sites()?;
+//! let hog = lab.start(A, &Workload::memhog(Bytes::mib(64)))?;
+//! hog.migrate(B)?;
+//! hog.check()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Read in this order:
+//! 1. [`lab`], [`site`], [`service`]: two sites that know each other, and a service that is moved between them;
+//! 2. [`workload`], [`rootfs`]: what the services are (the program `ums-workload` plays most of them);
+//! 3. [`witness`]: the proof that one copy ran at all times; [`memhog`], [`tcp_check`], [`redis`], [`probe`]: what
+//!    clients check and measure, through a [`dial::Dialer`] that looks for the service at every site;
+//! 4. [`fault`], [`watch`]: what goes wrong, and exactly when;
+//! 5. [`net`], [`shaper`]: namespaces, and the link between two sites (rate, delay, loss, cuts);
+//! 6. [`tag`], [`sweep`]: how everything is named, so that nothing stays behind even if a test is killed;
+//! 7. [`cli`], [`programs`], [`command`], [`ns`], [`clock`], [`pattern`]: what the rest stands on.
+//!
+//! The testbed must never know how the product works: it drives it from outside, through the `ums` command and its
+//! JSON, so that a test proves what a user would see. It takes only words (types) from the model. It is for
+//! development; nothing in the product depends on it.
+
+pub mod lab;
+pub mod service;
+pub mod site;
+
+pub mod rootfs;
+pub mod workload;
+
+pub mod dial;
+pub mod memhog;
+pub mod probe;
+pub mod redis;
+pub mod tcp_check;
+pub mod witness;
+
+pub mod fault;
+pub mod watch;
+
+pub mod net;
+pub mod shaper;
+
+mod cgroups;
+mod processes;
+pub mod sweep;
+pub mod tag;
+
+pub mod cli;
+pub mod clock;
+pub mod command;
+pub mod ns;
+pub mod pattern;
+pub mod programs;

@@ -1,0 +1,24 @@
+//! The two clocks that are looked at, and what each is good for.
+
+use std::time::{Duration, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Wall clock in milliseconds since 1970: for people, and for the expiry of invites. No decision about a service
+/// rests on it.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// CLOCK_BOOTTIME of this host in milliseconds: what a nest stamps the begin of a freeze with. It is never compared
+/// with another host's.
+pub(crate) fn boot_ms() -> f64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec as f64 * 1e3 + now.tv_nsec as f64 / 1e6
+}
+
+/// A duration as reports tell it.
+pub(crate) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

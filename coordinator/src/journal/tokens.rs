@@ -1,0 +1,77 @@
+//! Tokens with which the API is used from another machine. Only their hashes are kept.
+
+use rusqlite::params;
+
+use super::{Journal, JournalError};
+
+/// What the bearer of a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TokenRole {
+    /// Look, and change nothing.
+    Read,
+    /// Everything that the local socket allows.
+    Admin,
+}
+
+/// One token, without the token.
+#[derive(Debug, Clone)]
+pub(crate) struct TokenRow {
+    /// Names it.
+    pub(crate) id: String,
+    /// What its maker called it.
+    pub(crate) label: String,
+    /// What it allows.
+    pub(crate) role: TokenRole,
+    /// SHA-256 of the token. It has 256 random bits, so it needs no salt and no slow hash.
+    pub(crate) hash: [u8; 32],
+    /// When it was made; for people.
+    pub(crate) created_unix_ms: u64,
+}
+
+impl Journal {
+    /// Remembers a token.
+    pub(crate) async fn add_token(&self, token: TokenRow) -> Result<(), JournalError> {
+        self.write("remember a token", move |db| {
+            let failed = |source| JournalError::Database { action: "remember a token", source };
+            let role = match token.role {
+                TokenRole::Read => "read",
+                TokenRole::Admin => "admin",
+            };
+            let sql = "INSERT INTO tokens (id, label, role, hash, created_unix_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
+            let created = token.created_unix_ms as i64;
+            db.execute(sql, params![token.id, token.label, role, token.hash, created]).map_err(failed)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// All tokens, oldest first.
+    pub(crate) async fn tokens(&self) -> Result<Vec<TokenRow>, JournalError> {
+        self.read(|db| {
+            let failed = |source| JournalError::Database { action: "read the tokens", source };
+            let sql = "SELECT id, label, role, hash, created_unix_ms FROM tokens ORDER BY created_unix_ms, id";
+            let mut statement = db.prepare_cached(sql).map_err(failed)?;
+            let tokens = statement.query_map((), |row| {
+                let role: String = row.get(2)?;
+                // Whatever is not understood may do less, not more.
+                let role = if role == "admin" { TokenRole::Admin } else { TokenRole::Read };
+                let created: i64 = row.get(4)?;
+                let (id, label, hash) = (row.get(0)?, row.get(1)?, row.get(3)?);
+                Ok(TokenRow { id, label, role, hash, created_unix_ms: created as u64 })
+            });
+            tokens.and_then(Iterator::collect).map_err(failed)
+        })
+        .await
+    }
+
+    /// Forgets a token. `false`: there was none.
+    pub(crate) async fn remove_token(&self, id: &str) -> Result<bool, JournalError> {
+        let id = id.to_owned();
+        self.write("forget a token", move |db| {
+            let failed = |source| JournalError::Database { action: "forget a token", source };
+            Ok(db.execute("DELETE FROM tokens WHERE id = ?1", [&id]).map_err(failed)? > 0)
+        })
+        .await
+    }
+}

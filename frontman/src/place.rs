@@ -1,0 +1,123 @@
+//! What the nest does in the place: the uplink, the inner network namespace, and the translation between them.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use ums_model::spec::Protocol;
+
+use crate::layout::{INNER, INNER_NAMESPACE, INSIDE, PlaceLayout, UPLINK};
+use crate::tool::{NetError, ip_batch, nft, run, sysctl};
+
+/// How long the site may take to plug in the uplink.
+const UPLINK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// File that stands for the inner network namespace, in the keeper's mount namespace.
+pub fn inner_namespace() -> PathBuf {
+    PathBuf::from("/run/netns").join(INNER_NAMESPACE)
+}
+
+/// Builds the place in the current network namespace: waits for the uplink, makes the inner namespace with the
+/// constant addresses, translates in both directions. Ok = packets can pass, as far as the fence lets them. Safe to
+/// repeat: the inner namespace is kept if it exists, because a service may live in it.
+pub async fn build(place: &PlaceLayout) -> Result<(), NetError> {
+    wait_for_uplink().await?;
+    let (address, gateway) = (place.place_address(), place.host_address());
+    let (address_v6, gateway_v6) = (place.place_address_v6(), place.host_address_v6());
+    ip_batch(&format!(
+        "link set lo up\n\
+         address replace {address}/30 dev {UPLINK}\n\
+         address replace {address_v6}/64 dev {UPLINK} nodad\n\
+         link set {UPLINK} up\n\
+         route replace default via {gateway}\n\
+         -6 route replace default via {gateway_v6}\n"
+    ))
+    .await?;
+    sysctl("ipv4/ip_forward", "1")?;
+    sysctl("ipv6/conf/all/forwarding", "1")?;
+    if !inner_namespace().exists() {
+        build_inner(place).await?;
+    }
+    nft(&ruleset(place)).await
+}
+
+async fn wait_for_uplink() -> Result<(), NetError> {
+    let started = Instant::now();
+    loop {
+        match run("ip", &["link", "show", "dev", UPLINK], "").await {
+            Ok(_) => return Ok(()),
+            Err(NetError::Failed { .. }) if started.elapsed() < UPLINK_DEADLINE => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn build_inner(place: &PlaceLayout) -> Result<(), NetError> {
+    let inner = &place.inner;
+    let mtu = inner.mtu;
+    run("ip", &["netns", "add", INNER_NAMESPACE], "").await?;
+    // The prefixes of the inner network are part of its addresses as the spec prints them.
+    let (v4, v6) = (inner.address, inner.address6);
+    let (gw4, gw6) = (inner.gateway, inner.gateway6);
+    let (p4, p6) = (inner.prefix, inner.prefix6);
+    ip_batch(&format!(
+        "link add {INSIDE} mtu {mtu} type veth peer name {INNER} mtu {mtu} netns {INNER_NAMESPACE}\n\
+         address add {gw4}/{p4} dev {INSIDE}\n\
+         address add {gw6}/{p6} dev {INSIDE} nodad\n\
+         link set {INSIDE} up\n"
+    ))
+    .await?;
+    let script = format!(
+        "link set lo up\n\
+         address add {v4}/{p4} dev {INNER}\n\
+         address add {v6}/{p6} dev {INNER} nodad\n\
+         link set {INNER} up\n\
+         route add default via {gw4}\n\
+         -6 route add default via {gw6}\n"
+    );
+    run("ip", &["-netns", INNER_NAMESPACE, "-batch", "-"], &script).await?;
+    // MPTCP sockets cannot be dumped; no router advertisement may change the constant addresses.
+    let settings = "for s in net/mptcp/enabled=0 net/ipv6/conf/all/accept_ra=0 net/ipv6/conf/eth0/accept_ra=0; do \
+                    f=/proc/sys/${s%%=*}; [ ! -e $f ] || echo ${s#*=} > $f; done";
+    run("ip", &["netns", "exec", INNER_NAMESPACE, "sh", "-c", settings], "").await.map(drop)
+}
+
+fn ruleset(place: &PlaceLayout) -> String {
+    let mut inbound = String::new();
+    let (inner, inner_v6) = (place.inner.address, place.inner.address6);
+    for port in &place.ports {
+        let protocol = match port.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        let number = port.container;
+        let _ = writeln!(
+            inbound,
+            "    iifname \"{UPLINK}\" meta nfproto ipv4 {protocol} dport {number} dnat ip to {inner}"
+        );
+        let _ = writeln!(
+            inbound,
+            "    iifname \"{UPLINK}\" meta nfproto ipv6 {protocol} dport {number} dnat ip6 to {inner_v6}"
+        );
+    }
+    if let Some(resolver) = place.resolver {
+        let gateway = place.inner.gateway;
+        for protocol in ["udp", "tcp"] {
+            let _ = writeln!(
+                inbound,
+                "    iifname \"{INSIDE}\" ip daddr {gateway} {protocol} dport 53 dnat ip to {resolver}"
+            );
+        }
+    }
+    format!(
+        "table inet ums_place\ndelete table inet ums_place\ntable inet ums_place {{\n\
+         \x20 chain prerouting {{\n    type nat hook prerouting priority dstnat; policy accept;\n{inbound}  }}\n\
+         \x20 chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n\
+         \x20   oifname \"{UPLINK}\" meta nfproto ipv4 snat ip to {}\n\
+         \x20   oifname \"{UPLINK}\" meta nfproto ipv6 snat ip6 to {}\n  }}\n}}\n",
+        place.place_address(),
+        place.place_address_v6()
+    )
+}

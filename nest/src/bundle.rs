@@ -1,0 +1,206 @@
+//! The OCI bundle: what runc is told about the service. The same recipe gives the same container at every site.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::layout::{bundle, etc, merged, shm};
+use crate::recipe::Recipe;
+use crate::state::{FileError, write_json};
+
+/// Capabilities of a service: what container tools give by default.
+const CAPABILITIES: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+/// ENOSYS: programs that probe for io_uring fall back to what can be dumped.
+const ENOSYS: u32 = 38;
+
+/// A mount that does not belong to the container's own tree: CRIU must be told of it by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExternalMount {
+    /// Where it comes from on this host.
+    pub(crate) host: String,
+    /// Where it appears inside; also its name in the images, so that both sites agree.
+    pub(crate) inside: String,
+    read_only: bool,
+    directory: bool,
+}
+
+/// All mounts of the recipe that come from outside, in mount order.
+pub(crate) fn external_mounts(recipe: &Recipe) -> Vec<ExternalMount> {
+    let own = |host: &Path, inside: &str, directory| ExternalMount {
+        host: host.display().to_string(),
+        inside: inside.to_owned(),
+        read_only: false,
+        directory,
+    };
+    let mut mounts = vec![own(&shm(), "/dev/shm", true)];
+    for file in ["resolv.conf", "hosts", "hostname"] {
+        mounts.push(own(&etc().join(file), &format!("/etc/{file}"), false));
+    }
+    for bind in &recipe.volumes {
+        mounts.push(ExternalMount { read_only: bind.read_only, ..own(&bind.host, &bind.inside, true) });
+    }
+    for bind in &recipe.site_mounts {
+        mounts.push(ExternalMount { read_only: bind.read_only, ..own(&bind.host, &bind.inside, bind.host.is_dir()) });
+    }
+    mounts
+}
+
+/// Numeric identity of the service's first process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    /// Resolves `name`, `uid`, `name:group`, `uid:gid` with the passwd and group files below `root`. `None`: there is
+    /// no such user.
+    pub(crate) fn resolve(user: &str, root: &Path) -> Option<Self> {
+        let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
+        let lookup = |file: &str, name: &str| -> Option<Vec<u32>> {
+            let text = fs::read_to_string(root.join("etc").join(file)).ok()?;
+            let line = text.lines().find(|line| {
+                let mut fields = line.split(':');
+                fields.next() == Some(name) || fields.nth(1) == Some(name)
+            })?;
+            Some(line.split(':').skip(2).take(2).map_while(|field| field.parse().ok()).collect())
+        };
+        let (uid, primary) = match user {
+            "" => (0, 0),
+            name => match (lookup("passwd", name).as_deref(), name.parse()) {
+                (Some([uid, gid]), _) => (*uid, *gid),
+                (_, Ok(uid)) => (uid, 0),
+                _ => return None,
+            },
+        };
+        let gid = match group {
+            None | Some("") => primary,
+            Some(name) => match (lookup("group", name).and_then(|ids| ids.first().copied()), name.parse()) {
+                (Some(gid), _) | (None, Ok(gid)) => gid,
+                _ => return None,
+            },
+        };
+        Some(Self { uid, gid })
+    }
+}
+
+/// Writes the bundle. Safe to repeat.
+pub(crate) fn write(recipe: &Recipe, user: User) -> Result<(), FileError> {
+    let path = bundle().join("config.json");
+    fs::create_dir_all(bundle()).map_err(|source| FileError::Write { path: bundle(), source })?;
+    write_json(&path, &config(recipe, user))
+}
+
+fn config(recipe: &Recipe, user: User) -> Value {
+    let namespace = |kind: &str| json!({ "type": kind });
+    let mut resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+    if let Some(memory) = recipe.spec.limits.memory {
+        resources["memory"] = json!({ "limit": memory.get() });
+    }
+    if let Some(cpus) = recipe.spec.limits.cpus {
+        // Millicpus over a period of 100 ms.
+        resources["cpu"] = json!({ "period": 100_000, "quota": u64::from(cpus.get()) * 100 });
+    }
+    json!({
+        "ociVersion": "1.2.0",
+        "hostname": recipe.spec.hostname(),
+        "root": { "path": merged(), "readonly": false },
+        "process": {
+            "terminal": false,
+            "user": { "uid": user.uid, "gid": user.gid },
+            "args": recipe.args,
+            "env": recipe.env,
+            "cwd": recipe.workdir,
+            "capabilities": {
+                "bounding": CAPABILITIES,
+                "effective": CAPABILITIES,
+                "permitted": CAPABILITIES,
+            },
+            "noNewPrivileges": false,
+        },
+        "mounts": mounts(recipe),
+        "linux": {
+            "cgroupsPath": format!("/{}", recipe.cgroup),
+            "namespaces": [
+                namespace("pid"), namespace("ipc"), namespace("uts"), namespace("mount"), namespace("cgroup"),
+                namespace("time"),
+                { "type": "network", "path": ums_frontman::place::inner_namespace() },
+            ],
+            "resources": resources,
+            "seccomp": {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "architectures": ["SCMP_ARCH_X86_64"],
+                "syscalls": [{
+                    "names": ["io_uring_setup", "io_uring_enter", "io_uring_register"],
+                    "action": "SCMP_ACT_ERRNO",
+                    "errnoRet": ENOSYS,
+                }],
+            },
+            "maskedPaths": [
+                "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+                "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+            ],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    })
+}
+
+fn mounts(recipe: &Recipe) -> Vec<Value> {
+    let mut mounts = vec![
+        json!({ "destination": "/proc", "type": "proc", "source": "proc" }),
+        json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }),
+        json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] }),
+        json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+            "options": ["nosuid", "noexec", "nodev"] }),
+        json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
+            "options": ["nosuid", "noexec", "nodev", "ro"] }),
+        json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }),
+    ];
+    for mount in external_mounts(recipe) {
+        let access = if mount.read_only { "ro" } else { "rw" };
+        let bind = if mount.directory { "rbind" } else { "bind" };
+        mounts.push(json!({ "destination": mount.inside, "type": "bind", "source": mount.host,
+            "options": [bind, access, "private"] }));
+    }
+    mounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_resolved_like_other_tools_do() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:/bin/sh\nredis:x:105:110::/:/bin/sh\n").unwrap();
+        fs::write(root.path().join("etc/group"), "root:x:0:\nweb:x:33:\n").unwrap();
+        let resolve = |user| User::resolve(user, root.path()).map(|user| (user.uid, user.gid));
+        assert_eq!(resolve(""), Some((0, 0)));
+        assert_eq!(resolve("redis"), Some((105, 110)));
+        assert_eq!(resolve("105"), Some((105, 110)));
+        assert_eq!(resolve("redis:web"), Some((105, 33)));
+        assert_eq!(resolve("1000:1000"), Some((1000, 1000)));
+        assert_eq!(resolve("1000"), Some((1000, 0)));
+        assert_eq!(resolve("nobody-here"), None);
+    }
+}

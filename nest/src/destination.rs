@@ -1,0 +1,256 @@
+//! The destination's side: arm, restore into HELD, resume, discard.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+use ums_engine::criu::restore::ProxyListener;
+use ums_engine::files::{FileWriter, Policy, TreeWriter};
+use ums_engine::images::{self, Sink};
+use ums_frontman::fence;
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::message::RestoreRequirements;
+use ums_model::names::Epoch;
+use ums_transfer::archive::{ArchiveEvent, ArchiveReader, Limits};
+use ums_transfer::frame::{Channel, FrameReader};
+
+use crate::layout::{images as images_dir, proxy_path, proxy_socket};
+use crate::mounts::unmount_quietly;
+use crate::parcel::{Item, Tree};
+use crate::protocol::RestoredCopy;
+use crate::right::Right;
+use crate::runc::Restore;
+use crate::server::{Nest, failure};
+
+/// Longest time for runc and CRIU to start and ask for their images.
+const ARM_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest time between the last byte and HELD. Generous: CRIU copies all memory once, and killing it early gains
+/// nothing.
+const RESTORE_DEADLINE: Duration = Duration::from_secs(600);
+/// Longest time a thaw may take to read back.
+const THAW_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A restore that waits for its images: runc has prepared the container, CRIU is started, our proxy holds its request.
+pub(crate) struct Armed {
+    epoch: Epoch,
+    tasks: u32,
+    proxy: ProxyListener,
+    runc: Restore,
+}
+
+impl Nest {
+    /// Makes everything ready that can be before the freeze. Ok = images may come, the fence is closed. Err = nothing
+    /// of the copy exists. Safe to repeat: an earlier attempt is discarded first.
+    pub(crate) async fn arm(&self, epoch: Epoch, requirements: &RestoreRequirements) -> Result<(), WireError> {
+        self.require_epoch(epoch)?;
+        let fresh = self.record().epoch < epoch;
+        if self.is_alive() || (!fresh && !matches!(self.record().right, Right::Prepared)) {
+            self.require("prepare a restore of", &[Right::Prepared])?;
+        }
+        self.record_right(epoch, Right::Prepared, requirements.tasks)?;
+        let armed = match self.try_arm(epoch, requirements).await {
+            Ok(armed) => armed,
+            Err(error) => {
+                self.discard(epoch).await?;
+                return Err(error);
+            }
+        };
+        *self.armed.lock().await = Some(armed);
+        Ok(())
+    }
+
+    async fn try_arm(&self, epoch: Epoch, requirements: &RestoreRequirements) -> Result<Armed, WireError> {
+        let failed = |error: &dyn std::error::Error| failure(ErrorCode::RestoreFailed, error);
+        drop(self.armed.lock().await.take());
+        // Before a socket can exist, and long before it could answer a packet.
+        fence::close().await.map_err(|error| failed(&error))?;
+        self.runc.delete().await.map_err(|error| failed(&error))?;
+        self.prepare_container()?;
+        unmount_quietly(&images_dir());
+        images::tmpfs(&images_dir()).map_err(|error| failed(&error))?;
+        // runc maps the dump's stdio pipes to its own stdio by these names, and reads them when it starts.
+        let pipes: Vec<String> =
+            requirements.stdio_pipes.iter().map(|name| name.clone().unwrap_or_default()).collect();
+        crate::state::write_json(&images_dir().join("descriptors.json"), &pipes).map_err(|error| failed(&error))?;
+        let mut proxy = ProxyListener::bind(&proxy_socket(), &proxy_path()).map_err(|error| failed(&error))?;
+        let environment = proxy.environment(&self.tools, &self.cgroup);
+        let runc = self.runc.restore(&proxy_path(), &environment).map_err(|error| failed(&error))?;
+        if let Err(error) = proxy.armed(ARM_DEADLINE).await {
+            // runc's own words come first: without them the proxy's silence explains nothing.
+            drop(proxy);
+            return Err(match runc.finish().await {
+                Err(words) => failed(&words),
+                Ok(()) => failed(&error),
+            });
+        }
+        Ok(Armed { epoch, tasks: requirements.tasks, proxy, runc })
+    }
+
+    /// Restores from an archive. Ok = HELD: CRIU has ended well, every task of the manifest sits in a cgroup that
+    /// reads back frozen, files are synced, runc knows the container, the record says so. Err = nothing of the copy
+    /// is left and nothing of it ran.
+    pub(crate) async fn restore<R: AsyncRead + Unpin>(
+        &self,
+        epoch: Epoch,
+        frames: &mut FrameReader<R>,
+    ) -> Result<RestoredCopy, WireError> {
+        let _life = self.life.lock().await;
+        self.require_epoch(epoch)?;
+        self.require("restore", &[Right::Prepared])?;
+        let armed = self.armed.lock().await.take().filter(|armed| armed.epoch == epoch).ok_or_else(|| {
+            WireError::new(ErrorCode::RestoreFailed, format!("nothing is prepared for epoch {epoch}"))
+        })?;
+        self.record_right(epoch, Right::Restoring, armed.tasks)?;
+        match self.try_restore(epoch, armed, frames).await {
+            Ok(restored) => Ok(restored),
+            Err(error) => {
+                self.discard(epoch).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_restore<R: AsyncRead + Unpin>(
+        &self,
+        epoch: Epoch,
+        mut armed: Armed,
+        frames: &mut FrameReader<R>,
+    ) -> Result<RestoredCopy, WireError> {
+        let failed = |error: &dyn std::error::Error| failure(ErrorCode::RestoreFailed, error);
+        let mut unpack = Unpack::new(self)?;
+        let mut archive = ArchiveReader::new(frames, Limits::default());
+        loop {
+            match archive.next().await.map_err(|error| failure(ErrorCode::LinkCut, &error))? {
+                ArchiveEvent::Open { channel, name, meta } => {
+                    let item = meta.decode::<Item>().map_err(|error| failed(&error))?;
+                    tokio::task::block_in_place(|| unpack.open(channel, &name, item))?;
+                }
+                ArchiveEvent::Data { channel, data } => {
+                    tokio::task::block_in_place(|| unpack.write(channel, &data))?;
+                }
+                ArchiveEvent::Close { channel, .. } => tokio::task::block_in_place(|| unpack.close(channel))?,
+                ArchiveEvent::End { .. } => break,
+            }
+        }
+        let complete = Instant::now();
+        // Acknowledged writes must survive a crash of this host from the moment at which the source may forget them.
+        tokio::task::block_in_place(|| unpack.finish())?;
+        armed.proxy.go().await.map_err(|error| failed(&error))?;
+        let held = armed.proxy.held(RESTORE_DEADLINE).await.map_err(|error| failed(&error))?;
+        armed.runc.finish().await.map_err(|error| failed(&error))?;
+        unmount_quietly(&images_dir());
+        let tasks = u32::try_from(self.cgroup.procs().map_err(|error| failed(&error))?.len()).unwrap_or(u32::MAX);
+        if !self.cgroup.is_frozen().map_err(|error| failed(&error))? || tasks == 0 || tasks != held.tasks {
+            let message = format!("the restored copy is not whole: {} tasks restored, {tasks} frozen", held.tasks);
+            return Err(WireError::new(ErrorCode::RestoreFailed, message));
+        }
+        self.record_right(epoch, Right::Held, tasks)?;
+        Ok(RestoredCopy { tasks, restore_ms: complete.elapsed().as_secs_f64() * 1e3 })
+    }
+
+    /// After GRANTED(E): thaws. Ok = every task is thawed; the fence stays closed. Safe to repeat.
+    pub(crate) async fn resume(&self, epoch: Epoch) -> Result<(), WireError> {
+        self.require_epoch(epoch)?;
+        let record = self.require("resume", &[Right::Held, Right::Run])?;
+        if record.right == Right::Held {
+            let tasks = self.cgroup.procs().map_err(|error| failure(ErrorCode::Internal, &error))?.len();
+            if tasks < record.tasks as usize {
+                let message = format!("{tasks} of {} held tasks are left: the copy is dead", record.tasks);
+                return Err(WireError::new(ErrorCode::Lost, message));
+            }
+        }
+        self.record_right(epoch, Right::Run, record.tasks)?;
+        self.cgroup.thaw(THAW_DEADLINE).await.map_err(|error| failure(ErrorCode::Internal, &error))?;
+        self.set_since(crate::keeper::unix_ms());
+        Ok(())
+    }
+
+    /// After RUNNING(E): opens the fence. Safe to repeat.
+    pub(crate) async fn open(&self, epoch: Epoch) -> Result<(), WireError> {
+        self.require_epoch(epoch)?;
+        self.require("open the fence of", &[Right::Run])?;
+        fence::open().await.map_err(|error| failure(ErrorCode::Internal, &error))
+    }
+
+    /// Ends whatever exists of the copy. Ok = no process of it is left, and none ever ran. Safe to repeat.
+    pub(crate) async fn discard(&self, epoch: Epoch) -> Result<(), WireError> {
+        self.require_epoch(epoch)?;
+        self.require("discard", &[Right::Prepared, Right::Restoring, Right::Held, Right::Discarded])?;
+        self.record_right(epoch, Right::Discarded, 0)?;
+        // Dropped first: a proxy that loses its nest before the word to go refuses, and CRIU restores nothing.
+        drop(self.armed.lock().await.take());
+        self.kill_all().await?;
+        unmount_quietly(&images_dir());
+        Ok(())
+    }
+}
+
+/// Where arriving items are written. Blocking; every name and entry is checked by what writes it.
+struct Unpack {
+    sink: Sink,
+    trees: BTreeMap<Tree, TreeWriter>,
+    open: BTreeMap<Channel, Writing>,
+}
+
+enum Writing {
+    Image(images::ImageWriter),
+    File(Tree, Option<FileWriter>),
+}
+
+fn refused(error: &dyn std::error::Error) -> WireError {
+    failure(ErrorCode::RestoreFailed, error)
+}
+
+impl Unpack {
+    fn new(nest: &Nest) -> Result<Self, WireError> {
+        let mut trees = BTreeMap::new();
+        for (tree, root) in Tree::of_destination(&nest.recipe) {
+            let writer = TreeWriter::new(&root, Policy::service()).map_err(|error| refused(&error))?;
+            trees.insert(tree, writer);
+        }
+        Ok(Self { sink: Sink::new(images_dir()), trees, open: BTreeMap::new() })
+    }
+
+    fn open(&mut self, channel: Channel, name: &str, item: Item) -> Result<(), WireError> {
+        let writing = match item {
+            Item::Image => Writing::Image(self.sink.create(name).map_err(|error| refused(&error))?),
+            Item::File { tree, entry } => {
+                let writer = self.trees.get_mut(&tree).ok_or_else(|| {
+                    let message = format!("the source sends files of {tree:?}, which this service does not have");
+                    WireError::new(ErrorCode::RestoreFailed, message)
+                })?;
+                let file = writer.begin(&entry).map_err(|error| refused(&error))?;
+                Writing::File(tree, file)
+            }
+        };
+        self.open.insert(channel, writing);
+        Ok(())
+    }
+
+    fn write(&mut self, channel: Channel, data: &Bytes) -> Result<(), WireError> {
+        match self.open.get_mut(&channel) {
+            Some(Writing::Image(image)) => image.write(data).map_err(|error| refused(&error)),
+            Some(Writing::File(_, Some(file))) => file.write(data).map_err(|error| refused(&error)),
+            Some(Writing::File(_, None)) | None => {
+                Err(WireError::new(ErrorCode::RestoreFailed, "the source sends content for what is no file"))
+            }
+        }
+    }
+
+    fn close(&mut self, channel: Channel) -> Result<(), WireError> {
+        match self.open.remove(&channel) {
+            Some(Writing::Image(image)) => image.finish().map_err(|error| refused(&error)),
+            Some(Writing::File(_, Some(file))) => file.finish().map_err(|error| refused(&error)),
+            Some(Writing::File(_, None)) | None => Ok(()),
+        }
+    }
+
+    /// Ok = all files are whole and synced.
+    fn finish(self) -> Result<(), WireError> {
+        for writer in self.trees.into_values() {
+            writer.complete().map_err(|error| refused(&error))?;
+        }
+        Ok(())
+    }
+}

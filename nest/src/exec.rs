@@ -1,0 +1,142 @@
+//! Commands inside a running service.
+//!
+//! ```text
+//! caller                                   nest
+//! Control(Request::Exec(ExecRequest)) ───►
+//! Data(1, stdin bytes) ... Close(1)   ───►
+//!                                     ◄─── Data(2, stdout bytes), Data(3, stderr bytes)
+//!                                     ◄─── Control(ExecReply)                             the last frame
+//! ```
+//! A command does not move with its service: it is ended when a migration freezes it.
+
+use std::process::Stdio;
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use ums_model::error::{ErrorCode, WireError};
+use ums_transfer::frame::{Channel, Conversation, FrameError, FrameReader, Kind};
+
+use crate::runc::Runc;
+
+/// Bytes for the command's standard input.
+pub const STDIN: Channel = Channel(1);
+/// Bytes of its standard output.
+pub const STDOUT: Channel = Channel(2);
+/// Bytes of its standard error.
+pub const STDERR: Channel = Channel(3);
+/// Chunks of output waiting for a slow caller; the command blocks behind them.
+const QUEUE: usize = 16;
+/// Size of one chunk in bytes: a pipe's capacity.
+const CHUNK: usize = 64 * 1024;
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// Additional environment, `NAME=value`.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Working directory inside; the service's own if absent.
+    #[serde(default)]
+    pub workdir: Option<String>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExecReply {
+    /// Its exit code, or 128 + signal.
+    Exited(i32),
+    /// It could not be run, or was ended by us.
+    Failed(WireError),
+}
+
+/// Runs one command and relays its stdio until it ends, the caller hangs up, or `end` is cancelled.
+pub(crate) async fn run<R, W>(
+    runc: &Runc,
+    request: &ExecRequest,
+    conversation: &mut Conversation<R, W>,
+    end: &CancellationToken,
+) -> Result<(), FrameError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut command = runc.exec(&request.args, &request.env, request.workdir.as_deref());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            let error = WireError::new(ErrorCode::Internal, format!("cannot start runc exec: {error}"));
+            return conversation.send(&ExecReply::Failed(error)).await;
+        }
+    };
+    let (sender, mut output) = mpsc::channel(QUEUE);
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let stderr = child.stderr.take().expect("stderr is piped");
+    tokio::spawn(pump(STDOUT, stdout, sender.clone()));
+    tokio::spawn(pump(STDERR, stderr, sender));
+    let stdin = child.stdin.take().expect("stdin is piped");
+
+    let Conversation { reader, writer } = conversation;
+    let mut feed = std::pin::pin!(feed(reader, stdin));
+    let mut fed = false;
+    let ended = loop {
+        tokio::select! {
+            chunk = output.recv() => match chunk {
+                Some((channel, bytes)) => { writer.write_data(channel, bytes).await?; writer.flush().await?; }
+                // Both streams are closed: the command has ended or soon will.
+                None => break child.wait().await,
+            },
+            result = &mut feed, if !fed => {
+                fed = true;
+                result?;
+            }
+            () = end.cancelled() => {
+                let _ = child.kill().await;
+                let error = WireError::new(ErrorCode::Aborted, "the command was ended because the service moves");
+                writer.write_control(&ExecReply::Failed(error)).await?;
+                return writer.flush().await;
+            }
+        }
+    };
+    let reply = match ended {
+        Ok(status) => {
+            use std::os::unix::process::ExitStatusExt as _;
+            ExecReply::Exited(status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1))
+        }
+        Err(error) => ExecReply::Failed(WireError::new(ErrorCode::Internal, format!("cannot wait for runc exec: {error}"))),
+    };
+    writer.write_control(&reply).await?;
+    writer.flush().await
+}
+
+/// Copies one output stream into the queue until it ends or nobody listens.
+async fn pump(channel: Channel, mut from: impl AsyncRead + Unpin, to: mpsc::Sender<(Channel, Bytes)>) {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(CHUNK);
+        match from.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) if to.send((channel, buffer.split().freeze())).await.is_err() => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Copies the caller's input to the command. Ends with the caller's Close; a command that does not read its input is
+/// no error.
+async fn feed<R: AsyncRead + Unpin>(from: &mut FrameReader<R>, mut to: impl AsyncWrite + Unpin) -> Result<(), FrameError> {
+    while let Some(frame) = from.read().await? {
+        match frame.kind {
+            Kind::Data if to.write_all(&frame.payload).await.is_ok() => {}
+            Kind::Data | Kind::KeepAlive => {}
+            _ => break,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Where the files of one nest are. Durable things are in the nest's directory at the site; everything else is in
+//! `/run/ums` of the keeper's mount namespace, a tmpfs that vanishes with the keeper.
+
+use std::path::{Path, PathBuf};
+
+/// Root of the volatile part, inside the keeper's mount namespace.
+const RUN: &str = "/run/ums";
+
+/// The durable directory of one nest (`STATE/services/NAME`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NestDir(PathBuf);
+
+impl NestDir {
+    /// Names the directory; creates nothing.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What the service is and what it is built from here ([`crate::recipe::Recipe`]).
+    pub fn recipe(&self) -> PathBuf {
+        self.0.join("recipe.json")
+    }
+
+    /// The nest's durable record ([`crate::right::Record`]).
+    pub fn right(&self) -> PathBuf {
+        self.0.join("right.json")
+    }
+
+    /// How the service ended ([`crate::keeper::Exit`]); absent while it has not.
+    pub fn exit(&self) -> PathBuf {
+        self.0.join("exit.json")
+    }
+
+    /// The keeper's pid and start time in the site's pid namespace ([`crate::keeper::KeeperId`]).
+    pub fn keeper(&self) -> PathBuf {
+        self.0.join("keeper.json")
+    }
+
+    /// What the keeper and the nest say when something goes wrong.
+    pub fn diagnosis(&self) -> PathBuf {
+        self.0.join("nest.log")
+    }
+
+    /// The nest's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.0.join("nest.sock")
+    }
+
+    /// Standard output and error of the service.
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    /// The log before the last rotation.
+    pub fn old_log(&self) -> PathBuf {
+        self.0.join("log.1")
+    }
+
+    /// Upper directory of the service's overlay: what it wrote over its image.
+    pub fn upper(&self) -> PathBuf {
+        self.0.join("upper")
+    }
+
+    /// Work directory of the overlay.
+    pub fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+}
+
+/// Mount point of the merged root file system.
+pub fn merged() -> PathBuf {
+    Path::new(RUN).join("merged")
+}
+
+/// CRIU's images: a tmpfs of its own, mounted for one dump or restore.
+pub fn images() -> PathBuf {
+    Path::new(RUN).join("images")
+}
+
+/// Content of `/dev/shm` of the service.
+pub fn shm() -> PathBuf {
+    Path::new(RUN).join("shm")
+}
+
+/// `resolv.conf`, `hosts` and `hostname` of the service.
+pub fn etc() -> PathBuf {
+    Path::new(RUN).join("etc")
+}
+
+/// The OCI bundle.
+pub fn bundle() -> PathBuf {
+    Path::new(RUN).join("bundle")
+}
+
+/// runc's state.
+pub fn runc_root() -> PathBuf {
+    Path::new(RUN).join("runc")
+}
+
+/// Directory first in runc's PATH at a restore: its `criu` is our proxy.
+pub fn proxy_path() -> PathBuf {
+    Path::new(RUN).join("bin")
+}
+
+/// Where the proxy finds the nest.
+pub fn proxy_socket() -> PathBuf {
+    Path::new(RUN).join("proxy.sock")
+}
+
+/// Pid of the service's first process, in the keeper's pid namespace, written by runc.
+pub fn service_pid() -> PathBuf {
+    Path::new(RUN).join("service.pid")
+}

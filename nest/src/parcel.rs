@@ -1,0 +1,57 @@
+//! What travels in a dump: each archive item says in its meta what it is.
+//!
+//! ```text
+//! images       CRIU's images, under their file names; the large ones while they grow
+//! upper        what the service wrote over its image
+//! shm          /dev/shm
+//! volume/NAME  a volume
+//! ```
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use ums_engine::files::TreeEntry;
+use ums_model::names::VolumeName;
+
+use crate::layout::{merged, shm};
+use crate::recipe::Recipe;
+
+/// Meta of an archive item.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Item {
+    /// A CRIU image; the item's name is its file name.
+    Image,
+    /// An entry of a file tree; its content, if it is a file, is the item's.
+    File {
+        /// Which tree.
+        tree: Tree,
+        /// What it is.
+        entry: TreeEntry,
+    },
+}
+
+/// A file tree of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Tree {
+    /// The overlay's upper directory at the source, the merged root at the destination.
+    Upper,
+    /// `/dev/shm`.
+    Shm,
+    /// A volume.
+    Volume(VolumeName),
+}
+
+impl Tree {
+    /// All trees that travel with a service, with their directories at the source.
+    pub(crate) fn of_source(recipe: &Recipe, upper: PathBuf) -> Vec<(Self, PathBuf)> {
+        let volumes = recipe.volumes.iter().map(|bind| (Self::Volume(bind.name.clone()), bind.host.clone()));
+        [(Self::Upper, upper), (Self::Shm, shm())].into_iter().chain(volumes).collect()
+    }
+
+    /// All trees that may arrive, with their directories at the destination. Whatever else a source names is refused.
+    pub(crate) fn of_destination(recipe: &Recipe) -> Vec<(Self, PathBuf)> {
+        Self::of_source(recipe, merged())
+    }
+}

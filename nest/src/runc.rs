@@ -1,0 +1,178 @@
+//! Calls runc. It creates containers and knows how to enter them; that is its job, not ours.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+use crate::layout::{bundle, images, runc_root, service_pid};
+
+/// The one container below a nest.
+pub(crate) const CONTAINER: &str = "service";
+/// Longest time a runc call other than a restore may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How much of runc's words is passed on.
+const MAX_WORDS: usize = 4096;
+
+/// A runc call that failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the fields are what the messages say")]
+pub enum RuncError {
+    /// runc is missing or cannot be executed.
+    #[error("cannot run {path}")]
+    Spawn { path: PathBuf, source: io::Error },
+    /// runc said no.
+    #[error("runc {verb} failed: {words}")]
+    Failed { verb: &'static str, words: String },
+    /// runc did not end in time.
+    #[error("runc {verb} did not end within {} s", DEADLINE.as_secs())]
+    Timeout { verb: &'static str },
+}
+
+/// runc at a path, with the service's stdio.
+#[derive(Debug)]
+pub(crate) struct Runc {
+    path: PathBuf,
+    stdio: [OwnedFd; 3],
+}
+
+impl Runc {
+    pub(crate) fn new(path: PathBuf, stdio: [OwnedFd; 3]) -> Self {
+        Self { path, stdio }
+    }
+
+    /// Creates the container from the bundle; its process waits for [`Runc::start`].
+    pub(crate) async fn create(&self) -> Result<(), RuncError> {
+        let pid_file = service_pid();
+        let args = ["create".as_ref(), "--bundle".as_ref(), bundle().into_os_string().as_os_str(), "--pid-file".as_ref(), pid_file.as_os_str(), CONTAINER.as_ref()]
+            .map(std::ffi::OsStr::to_owned);
+        let mut command = self.command("create")?;
+        command.args(args);
+        // The container inherits runc's own stdio, so its complaints go to a log file instead.
+        self.attach(&mut command)?;
+        let child = command.spawn().map_err(|source| self.spawn_error(source))?;
+        finish("create", child, &log_path("create")).await
+    }
+
+    /// Lets the created process run.
+    pub(crate) async fn start(&self) -> Result<(), RuncError> {
+        self.simple("start", &["start", CONTAINER]).await
+    }
+
+    /// Forgets the container, killing what is left of it. Ok also if there is none.
+    pub(crate) async fn delete(&self) -> Result<(), RuncError> {
+        let result = self.simple("delete", &["delete", "--force", CONTAINER]).await;
+        let _ = std::fs::remove_file(service_pid());
+        result
+    }
+
+    /// Starts a restore that will wait for its images in our proxy. `proxy` adds to the environment; its directory
+    /// must hold the program `criu`.
+    pub(crate) fn restore(&self, proxy_path: &Path, proxy: &[(String, String)]) -> Result<Restore, RuncError> {
+        let mut command = self.command("restore")?;
+        command.args(["restore", "--detach", "--tcp-established", "--file-locks", "--manage-cgroups-mode", "soft"]);
+        command.arg("--bundle").arg(bundle()).arg("--pid-file").arg(service_pid());
+        command.arg("--image-path").arg(images()).arg("--work-path").arg(images()).arg(CONTAINER);
+        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+        command.env("PATH", format!("{}:{path}", proxy_path.display()));
+        command.envs(proxy.iter().map(|(name, value)| (name, value)));
+        self.attach(&mut command)?;
+        let child = command.spawn().map_err(|source| self.spawn_error(source))?;
+        Ok(Restore { child, log: log_path("restore") })
+    }
+
+    /// A command that runs `args` inside the container; stdio is the caller's business.
+    pub(crate) fn exec(&self, args: &[String], env: &[String], workdir: Option<&str>) -> Command {
+        let mut command = Command::new(&self.path);
+        command.arg("--root").arg(runc_root()).arg("exec");
+        for pair in env {
+            command.arg("--env").arg(pair);
+        }
+        if let Some(workdir) = workdir {
+            command.arg("--cwd").arg(workdir);
+        }
+        command.arg(CONTAINER).args(args).kill_on_drop(true);
+        command
+    }
+
+    async fn simple(&self, verb: &'static str, args: &[&str]) -> Result<(), RuncError> {
+        let mut command = self.command(verb)?;
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().map_err(|source| self.spawn_error(source))?;
+        finish(verb, child, &log_path(verb)).await
+    }
+
+    fn command(&self, verb: &'static str) -> Result<Command, RuncError> {
+        let log = log_path(verb);
+        let prepare = || -> io::Result<()> {
+            std::fs::create_dir_all(runc_root())?;
+            File::create(&log).map(drop)
+        };
+        prepare().map_err(|source| self.spawn_error(source))?;
+        let mut command = Command::new(&self.path);
+        command.arg("--root").arg(runc_root()).arg("--log").arg(&log).arg("--log-format").arg("json");
+        Ok(command)
+    }
+
+    fn attach(&self, command: &mut Command) -> Result<(), RuncError> {
+        let copy = |fd: &OwnedFd| fd.as_fd().try_clone_to_owned().map(Stdio::from);
+        let [stdin, stdout, stderr] = &self.stdio;
+        command.stdin(copy(stdin).map_err(|source| self.spawn_error(source))?);
+        command.stdout(copy(stdout).map_err(|source| self.spawn_error(source))?);
+        command.stderr(copy(stderr).map_err(|source| self.spawn_error(source))?);
+        Ok(())
+    }
+
+    fn spawn_error(&self, source: io::Error) -> RuncError {
+        RuncError::Spawn { path: self.path.clone(), source }
+    }
+}
+
+/// A restore that was started and not finished.
+#[derive(Debug)]
+pub(crate) struct Restore {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Restore {
+    /// Waits until runc has written down the restored container. Ok = runc knows it.
+    pub(crate) async fn finish(self) -> Result<(), RuncError> {
+        finish("restore", self.child, &self.log).await
+    }
+}
+
+async fn finish(verb: &'static str, mut child: Child, log: &Path) -> Result<(), RuncError> {
+    let status = tokio::time::timeout(DEADLINE, child.wait()).await.map_err(|_| RuncError::Timeout { verb })?;
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(RuncError::Failed { verb, words: words(log) }),
+        Err(source) => Err(RuncError::Spawn { path: "runc".into(), source }),
+    }
+}
+
+fn log_path(verb: &str) -> PathBuf {
+    runc_root().join(format!("{verb}.log"))
+}
+
+/// The messages of runc's JSON log, warnings and errors only, newest last.
+fn words(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let mut words: Vec<String> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|line| line["level"] == "error")
+        .filter_map(|line| line["msg"].as_str().map(str::to_owned))
+        .collect();
+    words.dedup();
+    let mut words = words.join("; ");
+    if words.is_empty() {
+        words = "it said nothing".into();
+    }
+    words.truncate(words.floor_char_boundary(MAX_WORDS));
+    words
+}

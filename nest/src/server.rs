@@ -1,0 +1,299 @@
+//! The nest process: one request per connection, one life-changing operation at a time.
+
+use std::error::Error;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::split;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use ums_engine::cgroup::Cgroup;
+use ums_engine::tools::Tools;
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::message::RestoreRequirements;
+use ums_model::names::Epoch;
+use ums_transfer::frame::{Conversation, FrameError};
+
+use crate::client::local_deadlines;
+use crate::destination::Armed;
+use crate::exec;
+use crate::layout::NestDir;
+use crate::protocol::{DumpedCopy, Reply, Request, RestoredCopy};
+use crate::recipe::Recipe;
+use crate::right::{Record, Right};
+use crate::runc::Runc;
+
+/// One service and everything that may be done with it.
+pub(crate) struct Nest {
+    pub(crate) dir: NestDir,
+    pub(crate) recipe: Recipe,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) runc: Runc,
+    pub(crate) tools: Tools,
+    /// Held by whoever changes the copy's life: start, stop, dump, thaw, restore ...
+    pub(crate) life: tokio::sync::Mutex<()>,
+    /// Destination: a restore that waits for its images.
+    pub(crate) armed: tokio::sync::Mutex<Option<Armed>>,
+    /// How the last dump of an epoch ended.
+    pub(crate) dumped: Outcome<DumpedCopy>,
+    /// How the last restore of an epoch ended.
+    pub(crate) restored: Outcome<RestoredCopy>,
+    memory: Mutex<Memory>,
+    quit: Notify,
+}
+
+/// What changes; locked for moments only.
+struct Memory {
+    record: Record,
+    since: u64,
+    /// Cancelled when running exec sessions must end.
+    sessions: CancellationToken,
+}
+
+/// Result of a streamed operation, which its result request waits for.
+pub(crate) struct Outcome<T> {
+    ended: Mutex<Option<(Epoch, Result<T, WireError>)>>,
+    changed: Notify,
+}
+
+impl<T: Clone> Outcome<T> {
+    fn new() -> Self {
+        Self { ended: Mutex::new(None), changed: Notify::new() }
+    }
+
+    /// Tells whoever waits for this epoch.
+    pub(crate) fn set(&self, epoch: Epoch, result: Result<T, WireError>) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some((epoch, result));
+        self.changed.notify_waiters();
+    }
+
+    /// Forgets an earlier result before the operation starts (again).
+    pub(crate) fn clear(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    async fn wait(&self, epoch: Epoch) -> Result<T, WireError> {
+        loop {
+            let changed = self.changed.notified();
+            if let Some((of, result)) = &*self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+                && *of == epoch
+            {
+                return result.clone();
+            }
+            changed.await;
+        }
+    }
+}
+
+/// An error and its causes in the form that crosses the wire.
+pub(crate) fn failure(code: ErrorCode, error: &dyn Error) -> WireError {
+    WireError::new(code, chain(error))
+}
+
+/// An error and all its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Runs the nest in `dir` until it is told to quit. `stdio` are the service's ends of its standard streams, inherited
+/// from the keeper. Ok = the service has ended for good and the keeper may end too.
+pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
+    let internal = |error: &dyn Error| failure(ErrorCode::Internal, error);
+    let dir = NestDir::new(dir);
+    let recipe = Recipe::read(&dir.recipe()).map_err(|error| internal(&error))?;
+    let first = Record { epoch: Epoch::default(), right: Right::Run, tasks: 0 };
+    let record = Record::read(&dir.right()).map_err(|error| internal(&error))?.unwrap_or(first);
+    let tools = Tools::locate().map_err(|error| failure(ErrorCode::CriuMissing, &error))?;
+    ums_frontman::place::build(&recipe.place).await.map_err(|error| internal(&error))?;
+    let cgroup = Cgroup::of_container(&recipe.cgroup).map_err(|error| internal(&error))?;
+    let runc = Runc::new(tools.runc.clone(), stdio);
+    let nest = Arc::new(Nest {
+        dir,
+        recipe,
+        cgroup,
+        runc,
+        tools,
+        life: tokio::sync::Mutex::new(()),
+        armed: tokio::sync::Mutex::new(None),
+        dumped: Outcome::new(),
+        restored: Outcome::new(),
+        memory: Mutex::new(Memory { record, since: crate::keeper::unix_ms(), sessions: CancellationToken::new() }),
+        quit: Notify::new(),
+    });
+    // Only a settled copy is shown to the outside.
+    nest.settle().await?;
+    let socket = nest.dir.socket();
+    let _ = std::fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).map_err(|error| internal(&error))?;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => { tokio::spawn(Arc::clone(&nest).answer(stream)); }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            () = nest.quit.notified() => return Ok(()),
+        }
+    }
+}
+
+impl Nest {
+    /// After a predecessor died: brings the copy into the state that its record grants.
+    async fn settle(&self) -> Result<(), WireError> {
+        let record = self.record();
+        match record.right {
+            // Nobody can have committed to a dump that was not complete.
+            Right::Dumping => self.undo_dump(record.epoch).await,
+            // The restore's proxy saw the predecessor die and may have gone on to frozen; it was never HELD.
+            Right::Restoring | Right::Prepared | Right::Discarded => self.discard(record.epoch).await,
+            Right::Run | Right::Dumped | Right::Held => Ok(()),
+        }
+    }
+
+    async fn answer(self: Arc<Self>, stream: UnixStream) {
+        let (reader, writer) = split(stream);
+        let mut conversation = Conversation::new(reader, writer, &local_deadlines());
+        let result = match conversation.next::<Request>().await {
+            Ok(Some(request)) => self.handle(request, &mut conversation).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::debug!(error = %chain(&error), "a connection ended early");
+        }
+    }
+
+    async fn handle<R, W>(self: &Arc<Self>, request: Request, conversation: &mut Conversation<R, W>) -> Result<(), FrameError>
+    where
+        R: tokio::io::AsyncRead + Unpin,
+        W: tokio::io::AsyncWrite + Unpin,
+    {
+        let reply = match request {
+            Request::Exec(request) => {
+                if let Err(error) = self.require("run a command in", &[Right::Run]) {
+                    return conversation.send(&exec::ExecReply::Failed(error)).await;
+                }
+                let sessions = self.memory().sessions.clone();
+                return exec::run(&self.runc, &request, conversation, &sessions).await;
+            }
+            Request::Dump { epoch } => {
+                self.dumped.clear();
+                let result = self.dump(epoch, &mut conversation.writer).await;
+                self.dumped.set(epoch, result);
+                return Ok(());
+            }
+            Request::Restore { epoch } => {
+                self.restored.clear();
+                let result = self.restore(epoch, &mut conversation.reader).await;
+                self.restored.set(epoch, result);
+                return Ok(());
+            }
+            Request::Quit => {
+                let reply = done(self.quit().await);
+                conversation.send(&reply).await?;
+                if matches!(reply, Reply::Done) {
+                    self.quit.notify_one();
+                }
+                return Ok(());
+            }
+            other => self.reply(other).await,
+        };
+        conversation.send(&reply).await
+    }
+
+    async fn reply(&self, request: Request) -> Reply {
+        match request {
+            Request::Status => return Reply::Status(self.status()),
+            Request::Facts => return self.facts().await.map_or_else(failed, Reply::Facts),
+            Request::Requirements => return self.requirements().map_or_else(failed, Reply::Requirements),
+            Request::DumpResult { epoch } => return self.dumped.wait(epoch).await.map_or_else(failed, Reply::Dumped),
+            Request::RestoreResult { epoch } => {
+                return self.restored.wait(epoch).await.map_or_else(failed, Reply::Restored);
+            }
+            Request::Signal { signal } => return done(self.signal(signal)),
+            _ => {}
+        }
+        let _life = self.life.lock().await;
+        done(match request {
+            Request::Start => self.start().await,
+            Request::Stop { grace_ms } => match self.require("stop", &[Right::Run]) {
+                Ok(_) => self.stop(Duration::from_millis(grace_ms)).await,
+                Err(error) => Err(error),
+            },
+            Request::Thaw { epoch } => self.thaw(epoch).await,
+            Request::Release { epoch } => self.release(epoch).await,
+            Request::Arm { epoch, requirements } => self.arm(epoch, &requirements).await,
+            Request::Resume { epoch } => self.resume(epoch).await,
+            Request::Open { epoch } => self.open(epoch).await,
+            Request::Discard { epoch } => self.discard(epoch).await,
+            other => Err(WireError::new(ErrorCode::Internal, format!("not a plain request: {other:?}"))),
+        })
+    }
+
+    async fn quit(&self) -> Result<(), WireError> {
+        let _life = self.life.lock().await;
+        drop(self.armed.lock().await.take());
+        self.kill_all().await
+    }
+
+    /// Names of the stdio pipes, as CRIU will know them, and the number of tasks.
+    fn requirements(&self) -> Result<RestoreRequirements, WireError> {
+        let pid = self.service_pid().ok_or_else(|| {
+            let message = format!("service {} does not run", self.recipe.spec.name);
+            WireError::new(ErrorCode::ServiceNotFound, message)
+        })?;
+        let name = |fd: usize| {
+            let link = std::fs::read_link(format!("/proc/{}/fd/{fd}", pid.as_raw_nonzero())).ok()?;
+            link.to_str().filter(|name| name.starts_with("pipe:[")).map(str::to_owned)
+        };
+        let tasks = u32::try_from(self.cgroup.procs().map_or(0, |procs| procs.len())).unwrap_or(u32::MAX);
+        Ok(RestoreRequirements { stdio_pipes: [name(0), name(1), name(2)], tasks })
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        self.memory().record
+    }
+
+    pub(crate) fn set_record(&self, record: Record) {
+        self.memory().record = record;
+    }
+
+    pub(crate) fn since(&self) -> u64 {
+        self.memory().since
+    }
+
+    pub(crate) fn set_since(&self, since: u64) {
+        self.memory().since = since;
+    }
+
+    /// Ends all exec sessions: their processes do not belong to the service's tree and would break its dump.
+    pub(crate) fn end_sessions(&self) {
+        let mut memory = self.memory();
+        memory.sessions.cancel();
+        memory.sessions = CancellationToken::new();
+    }
+}
+
+fn done(result: Result<(), WireError>) -> Reply {
+    result.map_or_else(failed, |()| Reply::Done)
+}
+
+fn failed(error: WireError) -> Reply {
+    Reply::Failed { error }
+}

@@ -1,0 +1,278 @@
+//! The embedded site: UMS runs services itself, on one host, without an orchestrator.
+//!
+//! ```text
+//! STATE/services/NAME/   one nest each (recipe, record, log, upper directory)
+//! STATE/volumes/NAME/    data that travels with a service
+//! STATE/store/           images
+//! ```
+//!
+//! Read in this order: [`Embedded`] and its configuration here, [`create`] (from a spec to a keeper), [`observe`]
+//! (what a copy is, seen from outside), [`images`], and [`migrate`], which only passes on to the nest.
+
+mod create;
+mod images;
+mod migrate;
+mod observe;
+mod remove;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::names::{Epoch, Fingerprint, MountName, ServiceName, SiteName};
+use ums_model::message::RestoreRequirements;
+use ums_model::plan::{ServiceFacts, SiteFacts};
+use ums_model::spec::{ImageRef, ServiceSpec};
+use ums_nest::client::{ask, connect};
+use ums_nest::layout::NestDir;
+use ums_nest::protocol::{Reply, Request};
+
+use crate::adapter::{
+    Blob, CopyState, Dump, ImageRequest, NestStream, Restore, ServiceStatus, SiteAdapter, SiteResult,
+};
+use crate::store::Store;
+
+/// How long a nest may take to answer what needs no work.
+const QUICK: Duration = Duration::from_secs(15);
+/// How long a nest may take to change a copy's life; beyond the nest's own deadlines.
+const SLOW: Duration = Duration::from_secs(120);
+
+/// What an embedded site is made of.
+#[derive(Debug, Clone)]
+pub struct EmbeddedConfig {
+    /// Directory for everything, on storage that survives a restart.
+    pub state: PathBuf,
+    /// The site's name.
+    pub name: SiteName,
+    /// The site's identity.
+    pub fingerprint: Fingerprint,
+    /// The `ums` binary that keepers and nests are started from.
+    pub program: PathBuf,
+    /// What the site's mount names mean here.
+    pub site_mounts: BTreeMap<MountName, PathBuf>,
+    /// Name server that services are forwarded to; `None` takes the host's.
+    pub resolver: Option<Ipv4Addr>,
+}
+
+/// One host that runs services itself.
+#[derive(Clone)]
+pub struct Embedded {
+    config: Arc<EmbeddedConfig>,
+    store: Arc<Store>,
+    /// Held while a service is created or removed, so that names, ports and place numbers are given once.
+    registry: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Embedded {
+    /// Opens the site: makes its directories, opens the store, and publishes again what runs. Blocking. Safe to
+    /// repeat.
+    pub fn open(config: EmbeddedConfig) -> SiteResult<Self> {
+        for dir in ["services", "volumes", "store"] {
+            let path = config.state.join(dir);
+            std::fs::create_dir_all(&path).map_err(|error| internal(&format!("make {}", path.display()), &error))?;
+        }
+        let store = Store::open(&config.state.join("store")).map_err(|error| chained(ErrorCode::Internal, &error))?;
+        let registry = Arc::new(tokio::sync::Mutex::new(()));
+        Ok(Self { config: Arc::new(config), store: Arc::new(store), registry })
+    }
+
+    fn services_dir(&self) -> PathBuf {
+        self.config.state.join("services")
+    }
+
+    fn nest_dir(&self, name: &ServiceName) -> NestDir {
+        NestDir::new(self.services_dir().join(name.as_str()))
+    }
+
+    /// First eight hex digits of the fingerprint: distinguishes sites that share a machine.
+    fn short(&self) -> String {
+        self.config.fingerprint.short()
+    }
+
+    fn cgroup_path(&self, name: &ServiceName) -> String {
+        format!("ums-{}/{name}", self.short())
+    }
+
+    /// Sends a request to a service's nest; `service-not-found` if there is none.
+    async fn ask(&self, name: &ServiceName, request: &Request, within: Duration) -> SiteResult<Reply> {
+        let dir = self.existing(name)?;
+        ask(&dir.socket(), request, within).await
+    }
+
+    /// A request that answers with nothing but success.
+    async fn tell(&self, name: &ServiceName, request: Request) -> SiteResult<()> {
+        self.ask(name, &request, SLOW).await.map(drop)
+    }
+
+    fn existing(&self, name: &ServiceName) -> SiteResult<NestDir> {
+        let dir = self.nest_dir(name);
+        if dir.recipe().exists() {
+            return Ok(dir);
+        }
+        let message = format!("there is no service {name} at site {}", self.config.name);
+        Err(WireError::new(ErrorCode::ServiceNotFound, message).with_hint("ums ps"))
+    }
+}
+
+/// Work on files, away from the reactor.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> SiteResult<T> + Send + 'static) -> SiteResult<T> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(WireError::new(ErrorCode::Internal, format!("a task ended unexpectedly: {error}"))),
+    }
+}
+
+fn internal(action: &str, error: &dyn std::error::Error) -> WireError {
+    WireError::new(ErrorCode::Internal, format!("cannot {action}: {}", chain(error)))
+}
+
+fn chained(code: ErrorCode, error: &dyn std::error::Error) -> WireError {
+    WireError::new(code, chain(error))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// A reply that does not belong to its request.
+fn unexpected(reply: &Reply) -> WireError {
+    WireError::new(ErrorCode::Internal, format!("the nest answered something else: {reply:?}"))
+}
+
+impl SiteAdapter for Embedded {
+    async fn facts(&self) -> SiteResult<SiteFacts> {
+        self.site_facts().await
+    }
+
+    async fn service_facts(&self, name: &ServiceName) -> SiteResult<ServiceFacts> {
+        match self.ask(name, &Request::Facts, SLOW).await? {
+            Reply::Facts(facts) => Ok(facts),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn import_image(&self, source: &ImageRequest) -> SiteResult<ImageRef> {
+        self.import(source.clone()).await
+    }
+
+    async fn run(&self, spec: &ServiceSpec) -> SiteResult<ServiceStatus> {
+        self.create_and_start(spec).await
+    }
+
+    async fn stop(&self, name: &ServiceName, grace: Duration) -> SiteResult<ServiceStatus> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.ask(name, &Request::Stop { grace_ms }, SLOW + grace).await?;
+        self.observe(name).await
+    }
+
+    async fn signal(&self, name: &ServiceName, signal: i32) -> SiteResult<()> {
+        self.tell(name, Request::Signal { signal }).await
+    }
+
+    async fn start(&self, name: &ServiceName) -> SiteResult<ServiceStatus> {
+        self.start_again(name).await
+    }
+
+    async fn remove(&self, name: &ServiceName, force: bool) -> SiteResult<()> {
+        self.remove_service(name, force).await
+    }
+
+    async fn list(&self) -> SiteResult<Vec<ServiceStatus>> {
+        self.observe_all().await
+    }
+
+    async fn status(&self, name: &ServiceName) -> SiteResult<ServiceStatus> {
+        self.observe(name).await
+    }
+
+    async fn log_path(&self, name: &ServiceName) -> SiteResult<PathBuf> {
+        Ok(self.existing(name)?.log())
+    }
+
+    async fn exec_stream(&self, name: &ServiceName) -> SiteResult<Box<dyn NestStream>> {
+        let dir = self.existing(name)?;
+        Ok(Box::new(connect(&dir.socket(), QUICK).await?))
+    }
+
+    async fn image_blobs(&self, digest: &ums_model::names::Digest) -> SiteResult<Vec<Blob>> {
+        self.blobs(*digest).await
+    }
+
+    async fn missing_blobs(&self, blobs: &[Blob]) -> SiteResult<Vec<Blob>> {
+        Ok(self.missing(blobs))
+    }
+
+    async fn read_blob(&self, digest: &ums_model::names::Digest) -> SiteResult<Box<dyn tokio::io::AsyncRead + Send + Unpin>> {
+        self.open_blob(digest)
+    }
+
+    async fn write_blob(&self, blob: &Blob, bytes: &mut (dyn tokio::io::AsyncRead + Send + Unpin)) -> SiteResult<()> {
+        self.store_blob(blob, bytes).await
+    }
+
+    async fn register_image(&self, image: &ImageRef) -> SiteResult<()> {
+        self.register(image.clone()).await
+    }
+
+    async fn restore_requirements(&self, name: &ServiceName) -> SiteResult<RestoreRequirements> {
+        match self.ask(name, &Request::Requirements, QUICK).await? {
+            Reply::Requirements(requirements) => Ok(requirements),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn dump(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<Dump> {
+        self.start_dump(name, epoch).await
+    }
+
+    async fn thaw(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
+        self.tell(name, Request::Thaw { epoch }).await
+    }
+
+    async fn release(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
+        self.release_copy(name, epoch).await
+    }
+
+    async fn arm(&self, spec: &ServiceSpec, epoch: Epoch, requirements: &RestoreRequirements) -> SiteResult<()> {
+        self.create_and_arm(spec, epoch, requirements).await
+    }
+
+    async fn restore(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<Restore> {
+        self.start_restore(name, epoch).await
+    }
+
+    async fn resume(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
+        self.tell(name, Request::Resume { epoch }).await
+    }
+
+    async fn open(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
+        self.tell(name, Request::Open { epoch }).await?;
+        self.publish(name).await
+    }
+
+    async fn discard(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
+        self.discard_copy(name, epoch).await
+    }
+}
+
+/// Reads the recipe of a nest.
+fn recipe(dir: &NestDir) -> SiteResult<ums_nest::recipe::Recipe> {
+    ums_nest::recipe::Recipe::read(&dir.recipe()).map_err(|error| chained(ErrorCode::Internal, &error))
+}
+
+/// Whether a directory exists and has something in it.
+fn has_content(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+}
+

@@ -1,0 +1,265 @@
+//! From a spec to a running keeper.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ums_engine::spawn::{Namespaces, Spawn};
+use ums_frontman::host;
+use ums_frontman::layout::{PlaceLayout, free_index};
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::message::RestoreRequirements;
+use ums_model::names::{Epoch, ServiceName};
+use ums_model::spec::ServiceSpec;
+use ums_nest::keeper::KeeperId;
+use ums_nest::layout::NestDir;
+use ums_nest::protocol::Request;
+use ums_nest::recipe::{Bind, Recipe};
+use ums_nest::right::{Record, Right};
+
+use super::{Embedded, SLOW, blocking, chained, has_content, internal, recipe};
+use crate::adapter::{ServiceStatus, SiteResult};
+use crate::store::{ImageConfig, ImageId, Trust, UnpackPolicy};
+
+/// How long a keeper may take to introduce itself.
+const KEEPER_DEADLINE: Duration = Duration::from_secs(20);
+const KEEPER_POLL: Duration = Duration::from_millis(2);
+/// `PATH` of a service whose image does not say one.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Embedded {
+    /// Makes a nest for the service and starts it. Err = nothing of it is left.
+    pub(super) async fn create_and_start(&self, spec: &ServiceSpec) -> SiteResult<ServiceStatus> {
+        {
+            let _registry = self.registry.lock().await;
+            self.refuse_taken(&spec.name)?;
+            self.create(spec, Trust::Local, Record { epoch: Epoch::default(), right: Right::Run, tasks: 0 }).await?;
+        }
+        let started = async {
+            self.ask(&spec.name, &Request::Start, SLOW).await?;
+            self.publish(&spec.name).await
+        };
+        if let Err(error) = started.await {
+            self.tear_down(&spec.name).await?;
+            return Err(error);
+        }
+        self.observe(&spec.name).await
+    }
+
+    /// Makes a nest that waits for a restore. Err = nothing of it is left. An earlier attempt is replaced.
+    pub(super) async fn create_and_arm(
+        &self,
+        spec: &ServiceSpec,
+        epoch: Epoch,
+        requirements: &RestoreRequirements,
+    ) -> SiteResult<()> {
+        {
+            let _registry = self.registry.lock().await;
+            self.clear_remains(spec, epoch).await?;
+            // What already lies in a volume of that name would be mixed with what arrives.
+            for volume in &spec.volumes {
+                if has_content(&self.volume_dir(volume.name.as_str())) {
+                    let message = format!("volume {} of service {} exists at site {} already", volume.name, spec.name, self.config.name);
+                    return Err(WireError::new(ErrorCode::NameTaken, message)
+                        .with_hint("move its content away on that host, then migrate again"));
+                }
+            }
+            let record = Record { epoch, right: Right::Prepared, tasks: requirements.tasks };
+            self.create(spec, Trust::Peer { setuid: true }, record).await?;
+        }
+        let armed = self.tell(&spec.name, Request::Arm { epoch, requirements: requirements.clone() }).await;
+        if let Err(error) = armed {
+            self.discard_copy(&spec.name, epoch).await?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn refuse_taken(&self, name: &ServiceName) -> SiteResult<()> {
+        if self.nest_dir(name).recipe().exists() {
+            let message = format!("service {name} exists at site {} already", self.config.name);
+            return Err(WireError::new(ErrorCode::NameTaken, message).with_hint(format!("choose another --name, or `ums rm {name}` first")));
+        }
+        Ok(())
+    }
+
+    /// A directory whose copy can never run again may be replaced; anything else is another service of that name.
+    async fn clear_remains(&self, spec: &ServiceSpec, epoch: Epoch) -> SiteResult<()> {
+        let dir = self.nest_dir(&spec.name);
+        if !dir.recipe().exists() {
+            return Ok(());
+        }
+        let record = Record::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?;
+        match record {
+            Some(Record { right: Right::Prepared | Right::Restoring | Right::Discarded, epoch: seen, .. })
+                if seen <= epoch =>
+            {
+                self.tear_down(&spec.name).await
+            }
+            _ => self.refuse_taken(&spec.name),
+        }
+    }
+
+    /// Directories, recipe, record, keeper, link. Err = nothing of it is left.
+    async fn create(&self, spec: &ServiceSpec, trust: Trust, record: Record) -> SiteResult<()> {
+        spec.check().map_err(|error| chained(ErrorCode::BadRequest, &error))?;
+        let recipe = self.write_recipe(spec, trust, record).await?;
+        let made = async {
+            let keeper = self.start_keeper(&spec.name).await?;
+            host::connect(&recipe.place, keeper.pid).await.map_err(|error| chained(ErrorCode::Internal, &error))
+        };
+        if let Err(error) = made.await {
+            self.tear_down(&spec.name).await?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn write_recipe(&self, spec: &ServiceSpec, trust: Trust, record: Record) -> SiteResult<Recipe> {
+        let (site, spec) = (self.clone(), spec.clone());
+        blocking(move || {
+            let image = ImageId(spec.image.digest);
+            let policy = UnpackPolicy { trust, ..UnpackPolicy::LOCAL };
+            let missing = |error| chained(ErrorCode::ImageMissing, &error);
+            let config = site.store.config(&image).map_err(missing)?;
+            let rootfs = site.store.rootfs(&image, policy).map_err(missing)?;
+            let recipe = site.recipe_of(&spec, &config, rootfs.lower.clone())?;
+            let dir = site.nest_dir(&spec.name);
+            let write = || -> std::io::Result<()> {
+                std::fs::create_dir_all(dir.path())?;
+                std::fs::create_dir_all(dir.upper())?;
+                // An overlay shows its upper directory's attributes as the root's.
+                std::os::unix::fs::chown(dir.upper(), Some(rootfs.uid), Some(rootfs.gid))?;
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(rootfs.mode);
+                std::fs::set_permissions(dir.upper(), mode)?;
+                for bind in &recipe.volumes {
+                    std::fs::create_dir_all(&bind.host)?;
+                }
+                Ok(())
+            };
+            write().map_err(|error| internal(&format!("make {}", dir.path().display()), &error))?;
+            record.write(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?;
+            // Last: a directory without a recipe is a leftover, not a service.
+            recipe.write(&dir.recipe()).map_err(|error| chained(ErrorCode::Internal, &error))?;
+            Ok(recipe)
+        })
+        .await
+    }
+
+    fn recipe_of(&self, spec: &ServiceSpec, image: &ImageConfig, lower: Vec<PathBuf>) -> SiteResult<Recipe> {
+        let command = if spec.command.is_empty() { &image.cmd } else { &spec.command };
+        let args: Vec<String> = image.entrypoint.iter().chain(command).cloned().collect();
+        if args.is_empty() {
+            let message = format!("image {} says no command", spec.image.name);
+            return Err(WireError::new(ErrorCode::BadRequest, message).with_hint(format!("ums run --name {} ... -- COMMAND", spec.name)));
+        }
+        let mut site_mounts = Vec::new();
+        for mount in &spec.site_mounts {
+            let host = self.config.site_mounts.get(&mount.name).ok_or_else(|| {
+                let message = format!("site {} has no site mount {}", self.config.name, mount.name);
+                WireError::new(ErrorCode::BadRequest, message)
+                    .with_hint(format!("restart its daemon with --site-mount {}=DIR", mount.name))
+            })?;
+            let (name, inside) = (mount.name.clone(), mount.path.as_str().to_owned());
+            site_mounts.push(Bind { name, host: host.clone(), inside, read_only: mount.read_only });
+        }
+        let volumes = spec.volumes.iter().map(|volume| Bind {
+            name: volume.name.clone(),
+            host: self.volume_dir(volume.name.as_str()),
+            inside: volume.path.as_str().to_owned(),
+            read_only: volume.read_only,
+        });
+        Ok(Recipe {
+            spec: spec.clone(),
+            lower,
+            args,
+            env: environment(spec, image),
+            workdir: spec.workdir.as_ref().map(|path| path.as_str().to_owned()).or_else(|| image.workdir.clone()).unwrap_or_else(|| "/".into()),
+            user: spec.user.clone().or_else(|| image.user.clone()).unwrap_or_default(),
+            volumes: volumes.collect(),
+            site_mounts,
+            cgroup: self.cgroup_path(&spec.name),
+            place: self.place_of(spec)?,
+        })
+    }
+
+    fn place_of(&self, spec: &ServiceSpec) -> SiteResult<PlaceLayout> {
+        let used = self.names()?.into_iter().filter_map(|name| recipe(&self.nest_dir(&name)).ok()).map(|recipe| recipe.place.index);
+        let index = free_index(used).ok_or_else(|| WireError::new(ErrorCode::Internal, "all place numbers of this site are taken"))?;
+        Ok(PlaceLayout {
+            service: spec.name.clone(),
+            site: self.short(),
+            index,
+            ports: spec.ports.clone(),
+            inner: spec.network,
+            resolver: self.config.resolver.or_else(host_resolver),
+        })
+    }
+
+    /// Starts the keeper of an existing nest directory, away from this process.
+    pub(super) async fn start_keeper(&self, name: &ServiceName) -> SiteResult<KeeperId> {
+        let dir = self.nest_dir(name);
+        let _ = std::fs::remove_file(dir.keeper());
+        let _ = std::fs::remove_file(dir.socket());
+        self.spawn_keeper(&dir).map_err(|error| internal(&format!("start the keeper of {name}"), &error))?;
+        let started = Instant::now();
+        loop {
+            if let Ok(text) = std::fs::read(dir.keeper())
+                && let Ok(id) = serde_json::from_slice::<KeeperId>(&text)
+            {
+                return Ok(id);
+            }
+            if started.elapsed() > KEEPER_DEADLINE {
+                let message = format!("the keeper of {name} did not come up: see {}", dir.diagnosis().display());
+                return Err(WireError::new(ErrorCode::Internal, message).with_hint("ums doctor"));
+            }
+            tokio::time::sleep(KEEPER_POLL).await;
+        }
+    }
+
+    fn spawn_keeper(&self, dir: &NestDir) -> std::io::Result<()> {
+        let diagnosis = std::fs::File::options().create(true).append(true).open(dir.diagnosis())?;
+        let mut command = Command::new(&self.config.program);
+        command.arg("keeper").arg("--dir").arg(dir.path()).arg("--program").arg(&self.config.program);
+        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(diagnosis);
+        let namespaces = Namespaces { pid: true, mount: true, network: true };
+        Spawn::new(command).namespaces(namespaces).session().detach().map(drop)
+    }
+
+    pub(super) fn volume_dir(&self, name: &str) -> PathBuf {
+        self.config.state.join("volumes").join(name)
+    }
+
+    /// Publishes the ports of a service that may run.
+    pub(super) async fn publish(&self, name: &ServiceName) -> SiteResult<()> {
+        let recipe = recipe(&self.existing(name)?)?;
+        host::publish(&recipe.place).await.map_err(|error| chained(ErrorCode::Internal, &error))
+    }
+}
+
+/// Image environment, then the spec's; a later value replaces an earlier one.
+fn environment(spec: &ServiceSpec, image: &ImageConfig) -> Vec<String> {
+    let own = spec.env.iter().map(|(name, value)| format!("{name}={value}"));
+    let all = [DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", spec.hostname())].into_iter();
+    let mut result: Vec<String> = Vec::new();
+    for pair in all.chain(image.env.iter().cloned()).chain(own) {
+        let name = pair.split('=').next().unwrap_or_default();
+        match result.iter().position(|other| other.split('=').next() == Some(name)) {
+            Some(position) => result[position] = pair,
+            None => result.push(pair),
+        }
+    }
+    result
+}
+
+/// A name server of this host that can be reached from another network namespace; `None` if there is none.
+fn host_resolver() -> Option<std::net::Ipv4Addr> {
+    // systemd-resolved's stub listens on loopback only; its upstream list is the second file.
+    ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"].iter().find_map(|path| {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.lines()
+            .filter_map(|line| line.trim().strip_prefix("nameserver"))
+            .filter_map(|address| address.trim().parse::<std::net::Ipv4Addr>().ok())
+            .find(|address| !address.is_loopback())
+    })
+}

@@ -1,0 +1,57 @@
+//! Dump and restore: the nest does the work, here its two connections become the adapter's streams.
+
+use tokio::io::split;
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::names::{Epoch, ServiceName};
+use ums_nest::client::{ask, open};
+use ums_nest::protocol::{Reply, Request};
+
+use super::{Embedded, QUICK, SLOW, unexpected};
+use crate::adapter::{Dump, Dumped, Restore, Restored, SiteResult};
+
+impl Embedded {
+    pub(super) async fn start_dump(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<Dump> {
+        let socket = self.existing(name)?.socket();
+        let stream = open(&socket, &Request::Dump { epoch }, QUICK).await?;
+        let name = name.clone();
+        let done = async move {
+            match ask(&socket, &Request::DumpResult { epoch }, SLOW).await {
+                Ok(Reply::Dumped(dumped)) => Ok(Dumped {
+                    tasks: dumped.tasks,
+                    dump_ms: dumped.dump_ms,
+                    frozen_at_boot_ms: dumped.frozen_at_boot_ms,
+                    memory_bytes: dumped.memory_bytes,
+                    file_bytes: dumped.file_bytes,
+                }),
+                Ok(other) => Err(unexpected(&other)),
+                Err(error) => Err(of_service(error, ErrorCode::DumpFailed, &name)),
+            }
+        };
+        Ok(Dump { stream: Box::new(stream), done: Box::pin(done) })
+    }
+
+    pub(super) async fn start_restore(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<Restore> {
+        let socket = self.existing(name)?.socket();
+        let stream = open(&socket, &Request::Restore { epoch }, QUICK).await?;
+        // The nest says nothing on this connection, but it must stay open until the last byte was taken.
+        let (_, write) = split(stream);
+        let name = name.clone();
+        let done = async move {
+            // Bounded by the nest's own deadline for CRIU.
+            match ask(&socket, &Request::RestoreResult { epoch }, SLOW * 6).await {
+                Ok(Reply::Restored(restored)) => Ok(Restored { tasks: restored.tasks, restore_ms: restored.restore_ms }),
+                Ok(other) => Err(unexpected(&other)),
+                Err(error) => Err(of_service(error, ErrorCode::RestoreFailed, &name)),
+            }
+        };
+        Ok(Restore { stream: Box::new(write), done: Box::pin(done) })
+    }
+}
+
+/// An answer that never came says nothing about the service; one that came is passed on.
+fn of_service(error: WireError, code: ErrorCode, name: &ServiceName) -> WireError {
+    match error.code {
+        ErrorCode::Internal | ErrorCode::Unreachable => WireError::new(code, format!("{name}: {}", error.message)),
+        _ => error,
+    }
+}

@@ -1,0 +1,95 @@
+//! Frames out of a byte stream.
+
+use bytes::BytesMut;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::codec::missing;
+use super::patience::Patience;
+use super::{Frame, FrameError, Kind, decode};
+use crate::Deadlines;
+
+/// Size of one read buffer in bytes. Four of the longest data frames: what a full buffer leaves of a half-read
+/// frame must be moved to the next one, and this keeps that below an eighth of all bytes.
+const READ_BUFFER: usize = 1024 * 1024;
+/// With less room than this the next read would be a small one; a new buffer is begun instead.
+const SMALLEST_READ: usize = 64 * 1024;
+
+/// Reads frames.
+///
+/// Payloads are slices of the read buffer and not copied. A payload that is kept pins its buffer (1 MiB), so hold
+/// on to few of them. As long as payloads are dropped before the next call, one buffer serves for ever; in any
+/// case at most one buffer more than the kept payloads use is allocated.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    inner: R,
+    buffer: BytesMut,
+    patience: Patience,
+    received: u64,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads from `inner`; of the deadlines only `idle` is used.
+    pub fn new(inner: R, deadlines: &Deadlines) -> Self {
+        Self { inner, buffer: BytesMut::new(), patience: Patience::new(deadlines.idle), received: 0 }
+    }
+
+    /// The next frame that is not a keep-alive, or `None` when the stream ended cleanly between two frames.
+    ///
+    /// Waits as long as the other side is heard at all (`idle`), for ever if need be: how long an answer may take
+    /// is the caller's to say. Cancel safe: dropped before it is ready, nothing is lost, and the next call
+    /// continues. After an `Err` the stream is of no further use.
+    pub async fn read(&mut self) -> Result<Option<Frame>, FrameError> {
+        loop {
+            match decode(&mut self.buffer)? {
+                Some(frame) if frame.kind == Kind::KeepAlive => {}
+                Some(frame) => return Ok(Some(frame)),
+                None if self.fill().await? == 0 => return self.at_end(),
+                None => {}
+            }
+        }
+    }
+
+    /// The next frame, which must be a control message of type `T`; `None` when the stream ended cleanly.
+    ///
+    /// Cancel safe, and waits, like [`FrameReader::read`]. After [`FrameError::Decode`] (not a `T`) the stream is
+    /// still in step and the next message can be read.
+    pub async fn read_control<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        match self.read().await? {
+            None => Ok(None),
+            Some(frame) => frame.control().map(Some),
+        }
+    }
+
+    /// Number of bytes taken from the stream so far, headers and keep-alive frames included.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// One read into the buffer; returns the number of bytes, 0 at the end of the stream.
+    async fn fill(&mut self) -> Result<usize, FrameError> {
+        let room = self.buffer.capacity() - self.buffer.len();
+        let needed = missing(&self.buffer);
+        if room < needed.max(SMALLEST_READ) {
+            // Takes the same allocation again if nobody holds a payload out of it.
+            self.buffer.reserve(needed.max(READ_BUFFER - self.buffer.len().min(READ_BUFFER)));
+        }
+        // Only whole reads are counted and kept, so a cancelled one has not happened.
+        match self.patience.wait(self.inner.read_buf(&mut self.buffer)).await {
+            Ok(Ok(count)) => {
+                self.received += count as u64;
+                Ok(count)
+            }
+            Ok(Err(source)) => Err(FrameError::Read { source }),
+            Err(after) => Err(FrameError::Silent { after }),
+        }
+    }
+
+    fn at_end(&self) -> Result<Option<Frame>, FrameError> {
+        if self.buffer.is_empty() {
+            Ok(None)
+        } else {
+            Err(FrameError::Cut { missing: missing(&self.buffer) })
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Live-migrate running containerized services between sites that share nothing but a link.
+#[derive(Debug, Parser)]
+#[command(name = "ums", version, arg_required_else_help = true, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Unix socket of the site's daemon.
+    #[arg(long, global = true, env = "UMS_SOCKET", default_value = "/var/lib/ums/site/site.sock")]
+    pub(crate) socket: PathBuf,
+    /// A remote site's API instead of the socket, HOST:PORT; needs --fingerprint and a token in UMS_TOKEN.
+    #[arg(long, global = true, env = "UMS_URL")]
+    pub(crate) url: Option<String>,
+    /// Fingerprint of the remote site (`ums sites` there shows it).
+    #[arg(long, global = true, env = "UMS_FINGERPRINT")]
+    pub(crate) fingerprint: Option<String>,
+    /// One JSON object per line on stdout and nothing else there.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run this host's site daemon.
+    Site(SiteArgs),
+    /// Introduce two sites to each other, once.
+    #[command(subcommand)]
+    Pair(PairCommand),
+    /// List this site and the sites that it is paired with.
+    Sites,
+    /// Forget a paired site.
+    Unpair {
+        /// The other site.
+        site: String,
+    },
+    /// Start a service.
+    Run(Box<RunArgs>),
+    /// List services.
+    Ps,
+    /// Start a stopped service again.
+    Start {
+        /// The service.
+        name: String,
+    },
+    /// Stop a service: SIGTERM, then SIGKILL.
+    Stop {
+        /// The service.
+        name: String,
+        /// Seconds before SIGKILL.
+        #[arg(long, short = 't', default_value_t = 10)]
+        time: u64,
+    },
+    /// Send a signal to a service's first process.
+    Kill {
+        /// The service.
+        name: String,
+        /// Number of the signal.
+        #[arg(long, short, default_value_t = 15)]
+        signal: i32,
+    },
+    /// Remove a stopped service with its files; volumes stay.
+    Rm {
+        /// The service.
+        name: String,
+        /// Also if it runs.
+        #[arg(long, short)]
+        force: bool,
+    },
+    /// Print what a service wrote to stdout and stderr.
+    Logs {
+        /// The service.
+        name: String,
+        /// Go on printing.
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Run a command inside a service.
+    Exec {
+        /// Additional environment, NAME=VALUE.
+        #[arg(long = "env", short = 'e')]
+        env: Vec<String>,
+        /// Working directory inside.
+        #[arg(long, short)]
+        workdir: Option<String>,
+        /// The service.
+        name: String,
+        /// Command and arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Say whether and at what cost a service can move; touches nothing.
+    Plan {
+        /// The service.
+        name: String,
+        /// The destination.
+        #[arg(long)]
+        to: String,
+    },
+    /// Move a running service to another site.
+    Migrate {
+        /// The service.
+        name: String,
+        /// The destination.
+        #[arg(long)]
+        to: String,
+        /// Return at once; follow with `ums watch`.
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Follow a migration.
+    Watch {
+        /// A service or the id of a migration.
+        what: String,
+    },
+    /// Give up a migration that is not committed yet.
+    Abort {
+        /// The service.
+        name: String,
+    },
+    /// Show one service, or everything of this site.
+    Status {
+        /// The service.
+        name: Option<String>,
+    },
+    /// List past and running migrations.
+    History {
+        /// Only of this service.
+        name: Option<String>,
+    },
+    /// Check whether this host can do its part.
+    Doctor,
+    /// Tokens for the API over TLS.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Started by a site: a service's life line.
+    #[command(hide = true)]
+    Keeper {
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        program: PathBuf,
+    },
+    /// Started by a keeper: owns a service.
+    #[command(hide = true)]
+    Nest {
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long, value_delimiter = ',')]
+        stdio: Vec<i32>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SiteArgs {
+    /// Name of this site.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Directory for everything, on storage that survives a restart.
+    #[arg(long, default_value = "/var/lib/ums/site")]
+    pub(crate) state: PathBuf,
+    /// Address for other sites, IP:PORT.
+    #[arg(long, default_value = "0.0.0.0:7443")]
+    pub(crate) listen: String,
+    /// Address at which other sites reach this one, if it is another.
+    #[arg(long)]
+    pub(crate) advertise: Option<String>,
+    /// What a site mount name means here; repeatable.
+    #[arg(long = "site-mount", value_name = "NAME=DIR")]
+    pub(crate) site_mounts: Vec<String>,
+    /// Name server for services; the host's by default.
+    #[arg(long)]
+    pub(crate) resolver: Option<std::net::Ipv4Addr>,
+    /// Configuration file (TOML).
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PairCommand {
+    /// Print a one-time token for the other site.
+    Invite,
+    /// Use a token that the other site printed.
+    Accept {
+        /// The token.
+        token: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token; it is shown once.
+    New {
+        /// What it is for.
+        name: String,
+    },
+    /// List tokens.
+    Ls,
+    /// Revoke a token.
+    Rm {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Name of the service, the same at every site.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// A stored image, or a path to an OCI layout or a `docker save` archive on the site's host.
+    #[arg(long, conflicts_with = "rootfs", required_unless_present = "rootfs")]
+    pub(crate) image: Option<String>,
+    /// A plain root directory on the site's host.
+    #[arg(long)]
+    pub(crate) rootfs: Option<PathBuf>,
+    /// Publish a port, HOST:CONTAINER[/udp]; repeatable.
+    #[arg(long = "publish", short = 'p')]
+    pub(crate) ports: Vec<String>,
+    /// Environment, NAME=VALUE; repeatable.
+    #[arg(long = "env", short = 'e')]
+    pub(crate) env: Vec<String>,
+    /// A volume that travels with the service, NAME:/path[:ro]; repeatable.
+    #[arg(long = "volume", short = 'v')]
+    pub(crate) volumes: Vec<String>,
+    /// Something of the site, NAME:/path[:ro]; repeatable.
+    #[arg(long = "site-mount")]
+    pub(crate) site_mounts: Vec<String>,
+    /// Memory limit, for example 512m or 2g.
+    #[arg(long)]
+    pub(crate) memory: Option<String>,
+    /// CPU limit, for example 1.5.
+    #[arg(long)]
+    pub(crate) cpus: Option<String>,
+    /// no, on-failure or always.
+    #[arg(long, default_value = "no")]
+    pub(crate) restart: String,
+    /// Working directory inside.
+    #[arg(long, short)]
+    pub(crate) workdir: Option<String>,
+    /// User inside: name, uid, name:group.
+    #[arg(long, short)]
+    pub(crate) user: Option<String>,
+    /// Host name inside; the service's name by default.
+    #[arg(long)]
+    pub(crate) hostname: Option<String>,
+    /// Accepted for habit: services always run detached.
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Command and arguments; what the image says if absent.
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}

@@ -1,0 +1,104 @@
+//! This site, the paired ones, and who may use its API.
+
+use serde_json::{Value, json};
+
+use super::{Context, segment};
+use crate::cli::{PairCommand, TokenCommand};
+use crate::client::CallResult;
+use crate::render;
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("-").to_owned()
+}
+
+/// `ums pair`.
+pub(crate) async fn pair(context: &Context, command: PairCommand) -> CallResult<u8> {
+    match command {
+        PairCommand::Invite => {
+            let answer = context.daemon.post("/v1/sites/invite", &json!({})).await?;
+            if context.json {
+                render::json(&answer);
+                return Ok(0);
+            }
+            println!("fingerprint of this site: {}", text(&answer["fingerprint"]));
+            println!("type at the other site, once, within 15 minutes:");
+            println!("  ums pair accept {}", text(&answer["token"]));
+        }
+        PairCommand::Accept { token } => {
+            let answer = context.daemon.post("/v1/sites/accept", &json!({ "token": token })).await?;
+            if context.json {
+                render::json(&answer);
+                return Ok(0);
+            }
+            let site = if answer["site"].is_object() { &answer["site"] } else { &answer };
+            println!("paired with {}  {}", text(&site["name"]), text(&site["fingerprint"]));
+        }
+    }
+    Ok(0)
+}
+
+/// `ums sites`.
+pub(crate) async fn list(context: &Context) -> CallResult<u8> {
+    let own = context.daemon.get("/v1/site").await?;
+    let sites = context.daemon.get("/v1/sites").await?;
+    let sites = sites.as_array().cloned().unwrap_or_default();
+    if context.json {
+        sites.iter().for_each(render::json);
+        return Ok(0);
+    }
+    let mut rows = vec![vec![text(&own["name"]), "this site".to_owned(), text(&own["fingerprint"])]];
+    for site in &sites {
+        let addresses = site["addresses"].as_array().cloned().unwrap_or_default();
+        let addresses: Vec<String> = addresses.iter().map(text).collect();
+        rows.push(vec![text(&site["name"]), addresses.join(","), text(&site["fingerprint"])]);
+    }
+    render::table(&["SITE", "ADDRESS", "FINGERPRINT"], &rows);
+    Ok(0)
+}
+
+/// `ums unpair`.
+pub(crate) async fn unpair(context: &Context, site: &str) -> CallResult<u8> {
+    context.daemon.delete(&format!("/v1/sites/{}", segment(site))).await?;
+    if context.json {
+        render::json(&json!({ "unpaired": site }));
+    }
+    Ok(0)
+}
+
+/// `ums doctor`. Exit code 1 if something is missing.
+pub(crate) async fn doctor(context: &Context) -> CallResult<u8> {
+    let answer = context.daemon.get("/v1/doctor").await?;
+    let ok = answer["ok"].as_bool().unwrap_or(false);
+    if context.json {
+        render::json(&answer);
+        return Ok(u8::from(!ok));
+    }
+    for check in answer["checks"].as_array().into_iter().flatten() {
+        let mark = if check["ok"].as_bool().unwrap_or(false) { "ok     " } else { "MISSING" };
+        println!("{mark}  {}: {}", text(&check["name"]), text(&check["detail"]));
+        if let Some(remedy) = check["remedy"].as_str().filter(|remedy| !remedy.is_empty()) {
+            println!("         {remedy}");
+        }
+    }
+    println!("{}", if ok { "this host can do its part" } else { "this host cannot take part in migrations yet" });
+    Ok(u8::from(!ok))
+}
+
+/// `ums token`.
+pub(crate) async fn token(context: &Context, command: TokenCommand) -> CallResult<u8> {
+    let answer = match command {
+        TokenCommand::New { name } => context.daemon.post("/v1/tokens", &json!({ "name": name })).await?,
+        TokenCommand::Ls => context.daemon.get("/v1/tokens").await?,
+        TokenCommand::Rm { name } => context.daemon.delete(&format!("/v1/tokens/{}", segment(&name))).await?,
+    };
+    if context.json {
+        render::json(&answer);
+    } else if let Some(token) = answer["token"].as_str() {
+        println!("{token}");
+    } else {
+        for token in answer.as_array().into_iter().flatten() {
+            println!("{}", text(&token["name"]));
+        }
+    }
+    Ok(0)
+}
