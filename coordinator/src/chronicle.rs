@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use ums_model::error::WireError;
 use ums_model::event::{EventKind, MigrationEvent};
-use ums_model::names::{Bytes, MigrationId, SiteName};
+use ums_model::names::{Bytes, Epoch, MigrationId, SiteName};
 use ums_model::phase::{Outcome, Phase};
 use ums_model::plan::Prediction;
 use ums_model::report::{PhaseTime, Report};
@@ -41,6 +41,8 @@ pub(crate) struct Chronicles {
 #[derive(Debug)]
 pub(crate) struct Chronicle {
     row: MigrationRow,
+    /// The row's, or a newer one: a destination that has seen a newer epoch makes the migration begin again.
+    epoch: AtomicU64,
     here: SiteName,
     begun: Instant,
     /// What had passed before `begun`, if the daemon was restarted.
@@ -65,6 +67,7 @@ impl Chronicles {
     /// Begins a chronicle, `before` after the wish for the migration was uttered.
     pub(crate) fn begin(&self, row: MigrationRow, here: SiteName, before: Duration) -> Arc<Chronicle> {
         self.insert(Chronicle {
+            epoch: AtomicU64::new(row.epoch.0),
             row,
             here,
             begun: Instant::now(),
@@ -90,8 +93,8 @@ impl Chronicles {
         }
         let before = Duration::from_millis(unix_ms().saturating_sub(row.started_unix_ms));
         let story = tokio::sync::Mutex::new(story);
-        let last = watch::Sender::new(last);
-        Ok(self.insert(Chronicle { row, here, begun: Instant::now(), before, last, story }))
+        let (epoch, last) = (AtomicU64::new(row.epoch.0), watch::Sender::new(last));
+        Ok(self.insert(Chronicle { row, epoch, here, begun: Instant::now(), before, last, story }))
     }
 
     /// The chronicle of a migration that has not ended.
@@ -129,8 +132,18 @@ impl Chronicles {
 
 impl Chronicle {
     /// What it is about.
-    pub(crate) fn row(&self) -> &MigrationRow {
-        &self.row
+    pub(crate) fn row(&self) -> MigrationRow {
+        MigrationRow { epoch: self.epoch(), ..self.row.clone() }
+    }
+
+    /// The epoch that it has reached.
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::SeqCst))
+    }
+
+    /// It begins again with a newer epoch.
+    pub(crate) fn renew(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0, Ordering::SeqCst);
     }
 
     /// The number of the last event that was kept, now and whenever it changes.
@@ -241,7 +254,7 @@ impl Chronicle {
         Report {
             migration: self.row.id,
             service: self.row.service.clone(),
-            epoch: self.row.epoch,
+            epoch: self.epoch(),
             source,
             destination,
             mode: self.row.mode,
@@ -267,7 +280,7 @@ impl Chronicle {
             seq,
             migration: self.row.id,
             service: self.row.service.clone(),
-            epoch: self.row.epoch,
+            epoch: self.epoch(),
             at_unix_ms: unix_ms(),
             kind,
         };

@@ -5,18 +5,21 @@
 //! [`Destination::lease_expired`], which only ever propose legal records.
 //!
 //! ```text
-//!          Offered(E)              RestoreBegun              HeldReached
-//!   Idle ──────────────► Reserved ──────────────► Restoring ──────────────► Held ──────────────┐ TreeGone
-//!    ▲ ▲                    │                        │                       │ │ CommitReceived │
-//!    │ │                    │     LeaseExpired, AbortReceived                │ ▼                ▼
-//!    │ │ Offered(E' > E)    ├────────────────────────┼──────────┐ AbortRec.  │ CommitSeen ──► (tree gone)
-//!    │ └─────────────────── │ ───────────────────────│────── Aborted ◄───────┘ │ GrantWritten    │ RefusedWritten
-//!    │                      │     RefusedWritten     │                         ▼                 │
-//!    │                      └────────────────────────┴─────► Refused ◄──────── Granted ──────────┘ TreeGone,
-//!    └────── Offered(E' > E) ────────────────────────────────   ▲               │ Thawed          RefusedWritten
-//!                                                               │               │ RunningWritten
-//!                                                               └── (never) ──  Running
+//!              the lease counts                 no lease: the source decides              the right is here
+//!                                           │                                      │
+//!        Offered        RestoreBegun        │ HeldReached       CommitReceived     │ GrantWritten    Thawed, RunningWritten
+//!  Idle ────────► Reserved ─────► Restoring ┼─────────► Held ────────────► CommitSeen ──────► Granted ─────► Running
+//!                    │                │     │            │ │                  │    │            │ │          (final)
+//!                    │ LeaseExpired,  │     │   AbortRe- │ │ TreeGone,        │    │  TreeGone, │ │ TreeGone,
+//!                    │ AbortReceived  │     │   ceived   │ │ RefusedWritten   │    │  Refused-  │ │ StuckDeclared
+//!                    ├────────────────┴─────│────────────┘ └──────────┬───────┘    │  Written   │ │
+//!                    ▼                      │                         ▼            │            │ ▼
+//!                 Aborted                   │                      Refused ◄───────┼────────────┘ Stuck
 //! ```
+//! Not drawn: `Reserved` and `Restoring` lead to `Refused` by `RefusedWritten`, when the restore fails. From `Idle`,
+//! `Refused` and `Aborted` only a *newer* epoch leads on: an offer, or a tombstone for an offer that is still on its
+//! way.
+//!
 //! Two sharp edges: from `Held` on there is **no lease**, the tree neither runs nor is discarded without a word of the
 //! source; and `Running` is **final**. A granted copy whose tree is gone may have written to something outside of the
 //! service that is mounted writable: then REFUSED would be a lie, and the state is `Stuck` until an operator decides.
@@ -54,6 +57,7 @@ pub use decide::Facts;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Destination {
     epoch: Epoch,
+    #[serde(flatten)]
     stage: Stage,
 }
 

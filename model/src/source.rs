@@ -5,21 +5,25 @@
 //! in [`Source::recover`], [`Source::receive`] and [`Source::abort`], which only ever propose legal records.
 //!
 //! ```text
-//!                 Started(E)              FreezeBegun            HeldArrived
-//!   ┌──────► Idle ──────────► Preparing ─────────────► Frozen ─────────────────► Held
-//!   │         ▲                   │                     │  │                     │  │ CommitDecided
-//!   │  Thawed │    AbortDecided   │                     │  │ OwnCopyDead         │  ▼
-//!   │         └──── Aborted ◄─────┴─────────────────────┘  ▼         AbortDecided│ Committed ──────────┐
-//!   │                 ▲ │                                 Stuck ──► Held (dead)  │  │ RunningArrived   │RefusedArrived
-//!   │                 └─┼────────────────────────────────  │   HeldArrived ──────┘  ▼                  ▼
-//!   │                   │ OwnCopyDead        LostDeclared  │                       Moved             Refused
-//!   │                   └──────────► Lost ◄────────────────┘                        │ StateReleased    │ RevokedDecided
-//!   │ Thawed (epoch E+1)              ▲    OwnCopyDead / LostDeclared               ▼                  ▼
-//!   └─────────────────────────────────┼──────────────────────────────────────── Released           Revoked ─┐
-//!                                     └─────────────────────────────────────────────────────────────────────┘
+//!          no COMMIT: the source decides alone              │  COMMIT is durable: only the destination's word counts
+//!                                                           │
+//!        Started          FreezeBegun        HeldArrived    │ CommitDecided       RunningArrived  StateReleased
+//!  Idle ────────► Preparing ───────► Frozen ─────────► Held ┼──────────────► Committed ─────► Moved ─────► Released
+//!   ▲ ▲               │                │ │              │   │                    │
+//!   │ │ Thawed        │  AbortDecided  │ │              │   │                    │ RefusedArrived
+//!   │ └─── Aborted ◄──┴────────────────┴─│──────────────┘   │                    ▼
+//!   │         │                          │ OwnCopyDead      │                 Refused
+//!   │         │ OwnCopyDead              ▼                  │                    │ RevokedDecided
+//!   │         ▼         LostDeclared   Stuck                │                    ▼
+//!   │       Lost ◄───────────────────────┘ │ HeldArrived    │                 Revoked
+//!   │                                      ▼                │                    │
+//!   │                          Held, own copy dead ─────────┼──► Committed       │ Thawed, epoch E+1
+//!   └───────────────────────────────────────────────────────┼────────────────────┘
 //! ```
-//! `Revoked` leads back to `Idle` by `Thawed`, or to `Lost` if the copy died meanwhile. From every state a newer
-//! decision of the other site leads to `Superseded`. An operator's word (`Resolved`) leaves the states that wait.
+//! Not drawn: `Held`, `Committed` and `Refused` remember by `OwnCopyDead` that the original is gone; then neither
+//! ABORT nor REVOKED is possible any more, and what was refused is `Lost`, as is a `Revoked` original that dies before
+//! its thaw. From every state a newer decision of the other site leads to `Superseded`. An operator's word
+//! (`Resolved`) leads out of the states that wait.
 //!
 //! Who may run, and what each failure of a phase leads to:
 //!
@@ -52,6 +56,7 @@ pub use decide::Facts;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Source {
     epoch: Epoch,
+    #[serde(flatten)]
     stage: Stage,
 }
 

@@ -3,6 +3,12 @@
 //! [`Standing`] is the fold over *all* journal records of a service's name at a site. It owns the change of roles (a
 //! destination whose RUNNING is durable becomes the source of the next migration, a released source may be asked to
 //! take the service back) and what must outlive them: the newest epoch ever seen, and which epochs ever ran here.
+//!
+//! A Coordinator keeps one per service and uses it in one way only: it asks [`Standing::recover`] or
+//! [`Standing::receive`] for a list of [actions](crate::action), and carries the list out; for each record it appends
+//! to the journal, waits until that is durable, and then replaces the state by [`Standing::apply`]. The steps of a
+//! migration that the rules do not propose (`Started`, `FreezeBegun`, `RestoreBegun`, `HeldReached`) it appends the
+//! same way when it takes them. After a restart [`Standing::replay`] gives the state back.
 
 mod dispatch;
 
@@ -22,6 +28,7 @@ pub use dispatch::Facts;
 /// What the journal of a site says about one service's name. The default is a name that was never heard of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Standing {
+    #[serde(flatten)]
     role: Role,
     /// Epochs whose RUNNING was written here. RUNNING is final, so it must be answered for ever, also after the
     /// service has moved on; eight bytes per migration that ended here.
@@ -44,7 +51,8 @@ pub enum Role {
 pub enum Record {
     /// The service was created here by a user.
     Created,
-    /// The service was removed here by a user. The newest epoch is remembered.
+    /// The service was removed here by a user. Written when its copy is gone, for a copy of which the journal knows
+    /// nothing is never destroyed. The newest epoch is remembered.
     Removed,
     /// A step of the source.
     Source(source::Event),

@@ -28,8 +28,6 @@ const ARM_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest time between the last byte and HELD. Generous: CRIU copies all memory once, and killing it early gains
 /// nothing.
 const RESTORE_DEADLINE: Duration = Duration::from_secs(600);
-/// Longest time a thaw may take to read back.
-const THAW_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A restore that waits for its images: runc has prepared the container, CRIU is started, our proxy holds its request.
 pub(crate) struct Armed {
@@ -161,7 +159,7 @@ impl Nest {
             }
         }
         self.record_right(epoch, Right::Run, record.tasks)?;
-        self.cgroup.thaw(THAW_DEADLINE).await.map_err(|error| failure(ErrorCode::Internal, &error))?;
+        self.cgroup.thaw().map_err(|error| failure(ErrorCode::Internal, &error))?;
         self.set_since(crate::keeper::unix_ms());
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Nest {
     /// Ends every process of the copy without letting it run another instruction if it is frozen.
     pub(crate) async fn kill_all(&self) -> Result<(), WireError> {
         self.cgroup
-            .kill_all(KILL_DEADLINE)
+            .kill_all_async(KILL_DEADLINE)
             .await
             .map_err(|error| failure(ErrorCode::Internal, &error))?;
         self.runc.delete().await.map_err(|error| failure(ErrorCode::Internal, &error))

@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ums_engine::cgroup::Cgroup;
-use ums_engine::tools::Tools;
+use ums_engine::tools::{Tool, locate};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
 use ums_model::names::Epoch;
@@ -25,6 +25,12 @@ use crate::protocol::{DumpedCopy, Reply, Request, RestoredCopy};
 use crate::recipe::Recipe;
 use crate::right::{Record, Right};
 use crate::runc::Runc;
+
+/// The programs that a nest starts.
+pub(crate) struct Tools {
+    pub(crate) criu: std::path::PathBuf,
+    pub(crate) runc: std::path::PathBuf,
+}
 
 /// One service and everything that may be done with it.
 pub(crate) struct Nest {
@@ -113,9 +119,10 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     let recipe = Recipe::read(&dir.recipe()).map_err(|error| internal(&error))?;
     let first = Record { epoch: Epoch::default(), right: Right::Run, tasks: 0 };
     let record = Record::read(&dir.right()).map_err(|error| internal(&error))?.unwrap_or(first);
-    let tools = Tools::locate().map_err(|error| failure(ErrorCode::CriuMissing, &error))?;
+    let find = |tool| locate(tool).map_err(|error| failure(ErrorCode::CriuMissing, &error));
+    let tools = Tools { criu: find(Tool::Criu)?, runc: find(Tool::Runc)? };
     ums_frontman::place::build(&recipe.place).await.map_err(|error| internal(&error))?;
-    let cgroup = Cgroup::of_container(&recipe.cgroup).map_err(|error| internal(&error))?;
+    let cgroup = Cgroup::of_container(&Path::new("/").join(&recipe.cgroup)).map_err(|error| internal(&error))?;
     let runc = Runc::new(tools.runc.clone(), stdio);
     let nest = Arc::new(Nest {
         dir,

@@ -1,11 +1,11 @@
 //! The source's side of a cold migration: freeze, dump while streaming, thaw or release.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWrite};
-use ums_engine::criu::dump::{ArmedDump, DumpRequest};
+use ums_engine::criu::dump::{ArmedDump, DumpDeadlines, DumpError, DumpRequest};
 use ums_engine::images::{self, Tail};
 use ums_frontman::fence;
 use ums_model::error::{ErrorCode, WireError};
@@ -25,8 +25,8 @@ use crate::server::{Nest, failure};
 const CHUNK: usize = 256 * 1024;
 /// Longest time between CRIU's start and its readiness to stop tasks.
 const ARM_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest time a frozen state may take to read back.
-const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
+/// Under which name runc gives a restore the network namespace that was made beforehand.
+const EXTERNAL_NETWORK: &str = "extRootNetNS";
 
 impl Nest {
     /// Freezes and dumps the service, streaming images and files as an archive.
@@ -79,47 +79,48 @@ impl Nest {
         unmount_quietly(&images_dir());
         images::tmpfs(&images_dir()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         let request = DumpRequest {
-            tools: self.tools.clone(),
-            pid: pid.as_raw_nonzero().get().unsigned_abs(),
+            criu: self.tools.criu.clone(),
+            pid: pid.as_raw_nonzero().get(),
             root: merged(),
             images: images_dir(),
+            external_network: Some(EXTERNAL_NETWORK.to_owned()),
+            // runc gives a restore every bind mount under the name of its mount point.
             external_mounts: external_mounts(&self.recipe)
                 .into_iter()
-                .map(|mount| (mount.inside.clone(), mount.inside))
+                .map(|mount| (PathBuf::from(&mount.inside), mount.inside))
                 .collect(),
             cgroup: self.cgroup.clone(),
-            arm_deadline: ARM_DEADLINE,
-            freeze_deadline: FREEZE_DEADLINE,
+            deadlines: DumpDeadlines::default(),
         };
-        let armed = ArmedDump::arm(request).await.map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
+        let armed = ArmedDump::arm(request).await.map_err(|error| dump_failed(&error))?;
         // Nothing may leave or reach the copy from the first stopped task on.
         fence::close().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
-        let stopped = Instant::now();
         let frozen_at_boot_ms = boot_ms();
         let mut tail = Tail::new(images_dir());
         let mut sent = Images::default();
-        let dumping = armed.run(|| {});
+        let dumping = armed.run(|| async { Ok(()) });
         let mut dumping = std::pin::pin!(dumping);
         let dumped = loop {
             tokio::select! {
                 biased;
-                result = &mut dumping => break result.map_err(|error| failure(ErrorCode::DumpFailed, &error))?,
+                result = &mut dumping => break result.map_err(|error| dump_failed(&error))?,
                 chunk = tail.next() => sent.send(archive, chunk.map_err(|error| failure(ErrorCode::DumpFailed, &error))?).await?,
             }
         };
-        let dump_ms = stopped.elapsed().as_secs_f64() * 1e3;
+        let dump_ms = dumped.frozen.duration_since(dumped.stopping).as_secs_f64() * 1e3;
         tail.finish();
         while let Some(chunk) = tail.rest().map_err(|error| failure(ErrorCode::DumpFailed, &error))? {
             sent.send(archive, chunk).await?;
         }
         let memory_bytes = sent.close(archive).await?;
         unmount_quietly(&images_dir());
+        let tasks = u32::try_from(dumped.tasks.processes).unwrap_or(u32::MAX);
         let mut file_bytes = 0;
         for (tree, root) in Tree::of_source(&self.recipe, self.dir.upper()) {
             file_bytes += send_tree(archive, &tree, &root).await?;
         }
-        self.record_right(epoch, Right::Dumped, dumped.tasks)?;
-        Ok(DumpedCopy { tasks: dumped.tasks, dump_ms, frozen_at_boot_ms, memory_bytes, file_bytes })
+        self.record_right(epoch, Right::Dumped, tasks)?;
+        Ok(DumpedCopy { tasks, dump_ms, frozen_at_boot_ms, memory_bytes, file_bytes })
     }
 }
 
@@ -142,7 +143,7 @@ impl Nest {
         // running copy would be taken for a frozen one.
         self.record_right(epoch, Right::Run, 0)?;
         unmount_quietly(&images_dir());
-        self.cgroup.thaw(FREEZE_DEADLINE).await.map_err(|error| failure(ErrorCode::Stuck, &error))?;
+        self.cgroup.thaw().map_err(|error| failure(ErrorCode::Stuck, &error))?;
         fence::open().await.map_err(|error| failure(ErrorCode::Stuck, &error))
     }
 
@@ -216,6 +217,16 @@ async fn send_tree<W: AsyncWrite + Unpin>(
         archive.close(channel).await.map_err(cut)?;
     }
     Ok(bytes)
+}
+
+/// CRIU's own failures come with what to do about them.
+fn dump_failed(error: &DumpError) -> WireError {
+    let wire = failure(ErrorCode::DumpFailed, error);
+    match error {
+        DumpError::Criu { failure, .. } => wire.with_hint(failure.remedy.clone()),
+        DumpError::Harmed { .. } => WireError::new(ErrorCode::Stuck, wire.message),
+        _ => wire,
+    }
 }
 
 fn cut(error: ArchiveError) -> WireError {

@@ -2,14 +2,17 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 /// Set-up commands (`ip`, `nft`, `tc`) answer in milliseconds; a longer wait means a hung kernel lock.
 pub const SETUP_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long the output of a program that has ended may take to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How often a child is asked whether it ended.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -74,18 +77,23 @@ fn collect(mut child: Child, input: &str, deadline: Duration) -> Result<Finished
     Ok(Finished { status, stdout: text(stdout)?, stderr: text(stderr)? })
 }
 
-fn drain(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+/// Reads a pipe to its end on a thread of its own.
+fn drain(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
     thread::spawn(move || {
         let mut bytes = Vec::new();
         // A read error leaves what came before it, which is all there is to report.
         let _ = pipe.read_to_end(&mut bytes);
-        bytes
-    })
+        let _ = sender.send(bytes);
+    });
+    receiver
 }
 
-fn text(reader: Option<thread::JoinHandle<Vec<u8>>>) -> Result<String> {
+fn text(reader: Option<Receiver<Vec<u8>>>) -> Result<String> {
     let Some(reader) = reader else { return Ok(String::new()) };
-    let bytes = reader.join().map_err(|_| anyhow!("the reader of a program's output panicked"))?;
+    let bytes = reader
+        .recv_timeout(LAST_WORDS)
+        .context("it ended, but a program that it started still holds its standard output or error")?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -1,16 +1,12 @@
-//! The test network itself: what a cut, a delay and a loss do to packets, and that nothing stays behind.
+//! The test network itself: what a cut, a delay and a loss do to packets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use ums_testbed::net::{A, B, Net, SiteIndex};
-use ums_testbed::ns::Ns;
 use ums_testbed::shaper::{BitRate, Cut, Loss, Shape};
-use ums_testbed::{sweep, tag};
 
 /// Long enough for a packet that is on its way, short enough to wait for one that is not.
 const SILENCE: Duration = Duration::from_millis(200);
@@ -170,50 +166,4 @@ fn clients_reach_every_site_past_a_cut_link() {
         client.connect(server.local_addr().unwrap()).unwrap();
         assert!(passes(&client, &server).unwrap(), "site {site}");
     }
-}
-
-#[test]
-fn a_network_leaves_nothing_behind() {
-    let net = Net::new(2).unwrap();
-    let (tag, wire) = (net.tag().clone(), net.wire().clone());
-    net.link(A, B).shape(Shape::gigabit().with_delay(Duration::from_millis(1))).unwrap();
-    assert!(namespace_exists(&wire));
-    let mut sleeper = net
-        .site(A)
-        .spawn(Command::new("sleep").arg("1000").env(tag::MARKER, tag.as_str()).stdin(Stdio::null()))
-        .unwrap();
-    drop(net);
-    assert!(!namespace_exists(&wire));
-    assert!(!sleeper.wait().unwrap().success(), "a process of the network was killed");
-}
-
-#[test]
-fn a_sweep_removes_what_a_dead_run_left_and_nothing_else() {
-    let live = Net::new(2).unwrap();
-    let dead = {
-        let mut child = Command::new("true").spawn().unwrap();
-        let pid = child.id();
-        child.wait().unwrap();
-        format!("{}{pid}-0", tag::PREFIX)
-    };
-    let namespace = Ns::named(format!("{dead}-a"));
-    let status = Command::new("ip").args(["netns", "add", namespace.name()]).status().unwrap();
-    assert!(status.success());
-    let directory = std::env::temp_dir().join(&dead);
-    std::fs::create_dir_all(directory.join("a/state")).unwrap();
-    let mount = directory.join("a");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "umst"]).arg(&mount).status().unwrap();
-    assert!(mounted.success());
-    let mut orphan = namespace.spawn(Command::new("sleep").arg("1000").env(tag::MARKER, &dead)).unwrap();
-
-    sweep::leftovers().unwrap();
-
-    assert!(!namespace_exists(&namespace));
-    assert!(!directory.exists());
-    assert!(!orphan.wait().unwrap().success());
-    assert!(namespace_exists(live.wire()), "a live run was swept away");
-}
-
-fn namespace_exists(ns: &Ns) -> bool {
-    Path::new("/run/netns").join(ns.name()).exists()
 }

@@ -19,16 +19,28 @@ struct Redis {
     address: SocketAddr,
 }
 
+/// The server of the machine, or else the one in the image that the migration tests use.
+fn server() -> Result<Command> {
+    if Command::new("redis-server").arg("--version").output().is_ok() {
+        return Ok(Command::new("redis-server"));
+    }
+    let root = ums_testbed::rootfs::redis_rootfs()
+        .context("no redis-server in the PATH (apt-get install redis-server), nor in an image")?;
+    let mut command = Command::new("chroot");
+    command.arg(root).arg("/usr/bin/redis-server");
+    Ok(command)
+}
+
 impl Redis {
     fn start() -> Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let process = Command::new("redis-server")
+        let process = server()?
             .args(["--bind", "127.0.0.1", "--port", &address.port().to_string()])
             .args(["--save", "", "--appendonly", "no"])
-            .current_dir(std::env::temp_dir())
+            .args(["--dir", "/tmp"])
             .stdout(Stdio::null())
             .spawn()
-            .context("this test needs redis-server: apt-get install redis-server")?;
+            .context("cannot start redis-server")?;
         let redis = Self { process, address };
         redis.dialer().connect(PATIENCE, ums_testbed::redis::greet)?;
         Ok(redis)

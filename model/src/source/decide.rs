@@ -67,6 +67,19 @@ impl Source {
         }
     }
 
+    /// What to do when the destination rejects the offer of `epoch`, having seen `highest`: the attempt ends, and the
+    /// next one takes an epoch that is new to both.
+    pub fn rejected(&self, own: CopyState, epoch: Epoch, highest: Epoch) -> Vec<Action> {
+        if self.stage != Stage::Preparing || epoch != self.epoch || own == CopyState::Unknown {
+            return Vec::new();
+        }
+        let mut actions = self.give_up(Facts { own, other: None });
+        if highest > epoch {
+            actions.push(Action::Write { record: Record::Source(Step::EpochSeen.at(highest)) });
+        }
+        actions
+    }
+
     /// COMMIT, provided that the copy here has not run since it was dumped.
     fn commit(&self, own: CopyState, held_is_news: bool) -> Vec<Action> {
         match own {
@@ -185,7 +198,8 @@ impl Source {
                 actions.push(self.write(Step::RefusedArrived));
                 actions.extend(self.take_back(own, known));
             }
-            // Neither can follow a COMMIT by the rules: its journal was rolled back. Its word is not enough to thaw.
+            // Stuck waits for an operator. Aborted cannot follow a COMMIT by the rules, so that journal was rolled
+            // back, and its word is not enough to thaw.
             Some(Answer::Aborted | Answer::Stuck) => actions.push(self.report(Alarm::Stuck)),
             _ => actions.extend([self.tell(Word::Commit), self.report(Alarm::InDoubt)]),
         }

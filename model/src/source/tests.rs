@@ -131,10 +131,7 @@ fn epochs_only_grow() {
     assert!(after(FROZEN).apply(Step::HeldArrived.at(Epoch(4))).is_err(), "an old HELD");
     for state in reachable() {
         for event in STEPS.iter().flat_map(|step| (0..=4).map(|epoch| step.at(Epoch(epoch)))) {
-            assert!(
-                state.apply(event).is_ok_and(|next| next.epoch() < state.epoch()) == false,
-                "{state} {event}"
-            );
+            assert!(!state.apply(event).is_ok_and(|next| next.epoch() < state.epoch()), "{state} {event}");
         }
     }
 }
@@ -249,6 +246,7 @@ fn every_decision_is_legal() {
     for state in reachable() {
         for (own, other) in CopyState::ALL.iter().flat_map(|own| answers().map(move |other| (*own, other))) {
             let mut lists = vec![state.recover(Facts { own, other }), state.abort(own)];
+            lists.extend((0..=4).map(|epoch| state.rejected(own, Epoch(epoch), Epoch(3))));
             if let Some(answer) = other {
                 lists.extend((0..=4).map(|epoch| state.receive(own, Epoch(epoch), answer)));
             }
@@ -269,6 +267,16 @@ fn every_decision_is_legal() {
             }
         }
     }
+}
+
+#[test]
+fn a_rejected_offer_is_followed_by_a_newer_one() {
+    let started = after(&[Step::Started]);
+    let steps = written(&started.rejected(CopyState::Running, E, Epoch(9)));
+    assert_eq!(steps, [Step::AbortDecided, Step::Thawed, Step::EpochSeen]);
+    let steps = written(&started.rejected(CopyState::Running, E, E));
+    assert_eq!(steps, [Step::AbortDecided, Step::Thawed], "the next epoch is newer anyway");
+    assert!(after(FROZEN).rejected(CopyState::Frozen, E, Epoch(9)).is_empty(), "it was accepted before");
 }
 
 #[test]

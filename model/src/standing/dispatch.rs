@@ -52,7 +52,8 @@ impl Standing {
                     _ => about(),
                 }
             }
-            (Role::Source(_), Word::Accept | Word::Reject { .. }) => Vec::new(),
+            (Role::Source(source), Word::Reject { highest }) => source.rejected(facts.copy, epoch, highest),
+            (Role::Source(_), Word::Accept) => Vec::new(),
             (Role::Destination(destination), _) => destination.receive(facts.into(), epoch, word, lease_ms),
         }
     }

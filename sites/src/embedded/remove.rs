@@ -90,14 +90,14 @@ impl Embedded {
     async fn end_keeper(&self, name: &ServiceName) -> SiteResult<()> {
         let dir = self.nest_dir(name);
         let started = Instant::now();
-        let cgroup = Cgroup::of_container(&self.cgroup_path(name)).map_err(|error| chained(ErrorCode::Internal, &error))?;
+        let cgroup = Cgroup::of_container(&Path::new("/").join(self.cgroup_path(name))).map_err(|error| chained(ErrorCode::Internal, &error))?;
         // After a good Quit it ends by itself within a moment.
         while let Some(keeper) = keeper(&dir) {
             if started.elapsed() > Duration::from_millis(500)
                 && let Some(pid) = i32::try_from(keeper.pid).ok().and_then(Pid::from_raw)
             {
                 let _ = kill_process(pid, Signal::KILL);
-                let _ = cgroup.kill_all(KEEPER_DEADLINE).await;
+                let _ = cgroup.kill_all_async(KEEPER_DEADLINE).await;
             }
             if started.elapsed() > KEEPER_DEADLINE {
                 let message = format!("the keeper of {name} (pid {}) does not end", keeper.pid);
@@ -105,7 +105,7 @@ impl Embedded {
             }
             tokio::time::sleep(POLL).await;
         }
-        cgroup.kill_all(KEEPER_DEADLINE).await.map_err(|error| chained(ErrorCode::Internal, &error))?;
+        cgroup.kill_all_async(KEEPER_DEADLINE).await.map_err(|error| chained(ErrorCode::Internal, &error))?;
         cgroup.remove().map_err(|error| chained(ErrorCode::Internal, &error))
     }
 }

@@ -4,8 +4,8 @@
 //! memory or believed is done here: its own iterator reads extended headers of any size into memory and splits pax
 //! records at newlines, which destroys binary values such as file capabilities.
 //!
-//! Read in this order: [`name`] (which paths are acceptable), [`pax`] (extended header records), [`read`] (bytes to
-//! entries), [`write`] (entries to bytes). Nothing here touches a file system.
+//! Read in this order: `name` (which paths are acceptable), `pax` (extended header records), `read` (bytes to
+//! entries), `write` (entries to bytes). Nothing here touches a file system.
 
 mod name;
 mod pax;

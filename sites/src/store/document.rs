@@ -62,6 +62,8 @@ pub(super) struct Documents {
     /// Bottom first.
     pub(super) layers: Vec<LayerBlob>,
     pub(super) run: ImageConfig,
+    /// Operating system and architecture, `linux/amd64`.
+    pub(super) platform: String,
 }
 
 #[derive(Debug)]
@@ -108,7 +110,8 @@ impl Store {
         let configuration = parse_config(&document, &config.digest)?;
         let layers = self.pair_layers(image, &parsed, &configuration)?;
         let run = run_config(&configuration, &config.digest)?;
-        Ok(Documents { manifest, config, layers, run })
+        let platform = format!("{}/{}", configuration.os(), run.architecture);
+        Ok(Documents { manifest, config, layers, run, platform })
     }
 
     /// Puts each layer of the manifest together with its uncompressed digest from the configuration.

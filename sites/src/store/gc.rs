@@ -20,8 +20,9 @@ pub struct ImageSummary {
     pub image: ImageId,
     /// What it is called here; an image can have no name.
     pub names: Vec<ImageName>,
-    /// All its blobs together, as stored. Images that share blobs count them both.
-    pub size: Bytes,
+    /// All its blobs together, as stored. Images that share blobs count them both. `None` if the image is damaged:
+    /// its manifest or configuration cannot be read.
+    pub size: Option<Bytes>,
 }
 
 /// What a collection has deleted.
@@ -44,7 +45,8 @@ impl Store {
         index
             .images()
             .map(|(image, names)| {
-                let size = self.documents(&image)?.blobs().iter().map(|blob| blob.size).sum();
+                // One damaged image must not hide the others.
+                let size = self.documents(&image).ok().map(|parts| parts.blobs().iter().map(|blob| blob.size).sum());
                 Ok(ImageSummary { image, names: names.iter().cloned().collect(), size })
             })
             .collect()

@@ -7,6 +7,9 @@ use super::error::StoreError;
 use super::files::Files;
 use super::{ImageId, ImageName, Store, docker, oci, rootdir};
 
+/// What images must be made for, as they say it themselves.
+const PLATFORM: &str = "linux/amd64";
+
 /// An image outside of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageSource {
@@ -85,7 +88,11 @@ impl Store {
     }
 
     fn list_image(&self, image: ImageId, names: &[ImageName]) -> Result<(), StoreError> {
-        self.complete(&image)?;
+        let platform = self.complete(&image)?.platform;
+        if platform != PLATFORM {
+            let reason = format!("it is for {platform}, and this is {PLATFORM}");
+            return Err(StoreError::BadImage { what: format!("image {image}"), reason });
+        }
         self.inner.change_index(|index| {
             index.add(image, names);
             Ok(())

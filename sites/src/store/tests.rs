@@ -100,6 +100,10 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     encoder.finish().expect("to memory")
 }
 
+fn zstd(content: &[u8]) -> Vec<u8> {
+    zstd::stream::encode_all(content, 1).expect("to memory")
+}
+
 fn store() -> (TempDir, Store) {
     let directory = TempDir::new().expect("temporary directory");
     let store = Store::open(&directory.path().join("store")).expect("store opens");
@@ -126,7 +130,7 @@ impl Layout {
         json!({ "digest": digest.to_string(), "size": content.len() })
     }
 
-    /// Adds an image; returns the descriptor of its manifest.
+    /// Adds an image, whose layers are compressed in all ways in turn; returns the descriptor of its manifest.
     fn image(&mut self, layers: &[Vec<u8>]) -> serde_json::Value {
         let diff_ids: Vec<String> = layers.iter().map(|layer| digest_of(layer).to_string()).collect();
         let config = json!({
@@ -141,9 +145,15 @@ impl Layout {
         config["mediaType"] = json!("application/vnd.oci.image.config.v1+json");
         let layers: Vec<_> = layers
             .iter()
-            .map(|layer| {
-                let mut layer = self.blob(&gzip(layer));
-                layer["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip");
+            .enumerate()
+            .map(|(number, layer)| {
+                let (stored, ending) = match number % 3 {
+                    0 => (gzip(layer), "+gzip"),
+                    1 => (zstd(layer), "+zstd"),
+                    _ => (layer.clone(), ""),
+                };
+                let mut layer = self.blob(&stored);
+                layer["mediaType"] = json!(format!("application/vnd.oci.image.layer.v1.tar{ending}"));
                 layer
             })
             .collect();

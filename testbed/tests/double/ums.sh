@@ -22,6 +22,7 @@ state=$(dirname "$socket")
 lab=$(dirname "$(dirname "$state")")
 
 count() {
+    exec < /dev/null > /dev/null 2>&1
     n=$1
     while :; do
         echo "00000000000000aa $n" >> "$(cat "$2")"
@@ -41,7 +42,7 @@ case $command in
     run)
         name=$2
         echo "$state/../witness/$name" > "$lab/$name.at"
-        count 1 "$lab/$name.at" < /dev/null > /dev/null 2>&1 &
+        count 1 "$lab/$name.at" &
         echo $! > "$state/$name.pid"
         echo "{\"name\":\"$name\"}"
         ;;
@@ -67,7 +68,7 @@ case $command in
                 # Both copies run: the old one where it was, a new one at the destination.
                 echo "$lab/$destination/witness/$name" > "$lab/$name.second"
                 next=$(($(tail -n 1 "$(cat "$lab/$name.at")" | cut -d ' ' -f 2) + 1))
-                count "$next" "$lab/$name.second" < /dev/null > /dev/null 2>&1 &
+                count "$next" "$lab/$name.second" &
                 ;;
             *) echo "$lab/$destination/witness/$name" > "$lab/$name.new"; mv "$lab/$name.new" "$lab/$name.at" ;;
         esac

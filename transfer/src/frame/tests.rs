@@ -139,7 +139,7 @@ async fn work_is_covered_by_keep_alives_and_they_are_not_seen() {
 async fn a_caller_that_asks_again_and_again_neither_waits_for_ever_nor_falls_silent() {
     let short = Duration::from_millis(1);
     let (near, mut far) = duplex(1024);
-    let deadlines = Deadlines { idle: 10 * IMPATIENT, keep_alive: IMPATIENT, ..Deadlines::default() };
+    let deadlines = Deadlines { idle: 50 * IMPATIENT, keep_alive: IMPATIENT, ..Deadlines::default() };
     let (reading, writing) = tokio::io::split(near);
     let mut conversation = Conversation::new(reading, writing, &deadlines);
     let error = loop {

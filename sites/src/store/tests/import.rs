@@ -5,16 +5,12 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{Layout, Tar, digest_of, gzip, listing, store};
+use super::{Layout, Tar, digest_of, gzip, listing, store, zstd};
 use crate::store::policy::UnpackPolicy;
 use crate::store::{ExposedPort, ImageId, ImageName, ImageSource, Store, StoreError};
 
 fn layers() -> Vec<Vec<u8>> {
     vec![Tar::default().file("f", "one").end(), Tar::default().file(".wh.f", "").file("g", "two").end()]
-}
-
-fn zstd(content: &[u8]) -> Vec<u8> {
-    zstd::stream::encode_all(content, 1).expect("to memory")
 }
 
 /// What `docker save` wrote before version 25: a layer that an image shares is a symbolic link.
@@ -159,6 +155,23 @@ fn an_index_for_several_platforms_gives_this_one() {
     layout.index(&[(index, "web:1")]);
     let (_store, image, _directory) = import(&layout.archive(), None).expect("imports");
     assert_eq!(image.to_string(), amd64.as_str().expect("digest"));
+}
+
+#[test]
+fn an_image_for_another_machine_is_refused() {
+    let config = json!({ "architecture": "arm64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [] } });
+    let manifest = json!([{ "Config": "cfg.json", "RepoTags": ["arm:1"], "Layers": [] }]);
+    let archive = Tar::default().file("cfg.json", &config.to_string()).file("manifest.json", &manifest.to_string());
+    let error = import(&archive.end(), None).map(drop).expect_err("for another machine");
+    assert!(error.to_string().ends_with("it is for linux/arm64, and this is linux/amd64"), "{error}");
+}
+
+#[test]
+fn what_follows_the_archive_belongs_to_the_layer() {
+    let mut padded = layers().remove(0);
+    padded.resize(padded.len() + 20 * 512, 0);
+    let (store, image, _directory) = import(&Layout::of(&[padded], "web:1").archive(), None).expect("imports");
+    store.rootfs(&image, UnpackPolicy::LOCAL).expect("has the digest of all its bytes");
 }
 
 #[test]

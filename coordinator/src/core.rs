@@ -1,0 +1,178 @@
+//! What every part of a Coordinator shares: the site that it speaks for, its journal, its peers, its desks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::facts::CopyState;
+use ums_model::message::Needs;
+use ums_model::names::{MigrationId, ServiceName};
+use ums_model::plan::SiteFacts;
+use ums_sites::adapter::{self, SiteAdapter, SiteResult};
+use ums_transfer::identity::Identity;
+use ums_transfer::link::{Greeting, Link, Purpose};
+
+use crate::chronicle::Chronicles;
+use crate::config::Config;
+use crate::desk::{Desks, Holder};
+use crate::failure;
+use crate::journal::{Journal, PairedRow};
+use crate::peers::{self, Peers};
+
+/// One site's Coordinator, as its parts see it.
+pub(crate) struct Core<S> {
+    /// What was configured.
+    pub(crate) config: Config,
+    /// The site itself.
+    pub(crate) site: S,
+    /// What must not be forgotten.
+    pub(crate) journal: Journal,
+    /// Who this site is.
+    pub(crate) identity: Identity,
+    /// How it introduces itself.
+    pub(crate) greeting: Greeting,
+    /// Whom it trusts.
+    pub(crate) peers: Peers,
+    /// Where each service stands.
+    pub(crate) desks: Desks,
+    /// What each migration tells.
+    pub(crate) chronicles: Chronicles,
+    /// What was promised to other sites.
+    pub(crate) promises: Promises,
+    /// One permit for each migration that may be under way.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Cancelled when the daemon shuts down.
+    pub(crate) stopping: CancellationToken,
+    /// Everything that runs in the background.
+    pub(crate) tasks: TaskTracker,
+    /// Where other sites can dial this one; known once the port is open.
+    pub(crate) addresses: OnceLock<Vec<String>>,
+}
+
+/// What a look at a copy saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// What counts for the rules.
+    pub(crate) copy: CopyState,
+    /// Whether anything at all is here: a nest without tasks is no copy, but it has to be cleared away.
+    pub(crate) remains: bool,
+}
+
+impl<S: SiteAdapter> Core<S> {
+    /// Awaits an answer of the site, or of the world behind it, for at most `within`. `doing` completes "cannot ...".
+    pub(crate) async fn within<T>(
+        &self,
+        within: Duration,
+        doing: &str,
+        work: impl Future<Output = SiteResult<T>>,
+    ) -> SiteResult<T> {
+        match tokio::time::timeout(within, work).await {
+            Ok(result) => result,
+            Err(_) => Err(failure::late(doing, within)),
+        }
+    }
+
+    /// Looks at the copy of `service` here, now.
+    pub(crate) async fn look(&self, service: &ServiceName) -> Seen {
+        let doing = format!("look at service {service}");
+        match self.within(self.config.deadlines.act, &doing, self.site.status(service)).await {
+            Ok(status) => Seen {
+                copy: match status.copy {
+                    adapter::CopyState::Absent | adapter::CopyState::Prepared | adapter::CopyState::Dead => {
+                        CopyState::Gone
+                    }
+                    adapter::CopyState::Running => CopyState::Running,
+                    adapter::CopyState::Frozen | adapter::CopyState::Held => CopyState::Frozen,
+                },
+                remains: status.copy != adapter::CopyState::Absent,
+            },
+            Err(error) if error.code == ErrorCode::ServiceNotFound => {
+                Seen { copy: CopyState::Gone, remains: false }
+            }
+            Err(error) => {
+                tracing::warn!(%service, %error, "cannot look at a service");
+                Seen { copy: CopyState::Unknown, remains: true }
+            }
+        }
+    }
+
+    /// Facts about this site, under the name and identity by which others know it.
+    pub(crate) async fn facts(&self) -> SiteResult<SiteFacts> {
+        let mut facts =
+            self.within(self.config.deadlines.facts, "collect facts about this site", self.site.facts()).await?;
+        facts.name = self.config.name.clone();
+        facts.fingerprint = self.identity.fingerprint();
+        Ok(facts)
+    }
+
+    /// A link to a paired site.
+    pub(crate) async fn dial(&self, site: &PairedRow, purpose: Purpose) -> Result<Link, WireError> {
+        peers::dial(site, purpose, &self.identity, &self.greeting, &self.config.deadlines.link()).await
+    }
+
+    /// A holder of a lane who stops when the daemon does.
+    pub(crate) fn holder(&self, migration: Option<MigrationId>, doing: &'static str, yields: bool) -> Holder {
+        Holder { migration, doing, yields, stop: self.stopping.child_token() }
+    }
+
+    /// Where other sites can dial this one.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.addresses.get().cloned().unwrap_or_default()
+    }
+}
+
+/// What was promised to other sites and does not show in the facts of this one yet: two offers made at the same time
+/// must not both get the last port.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Promises {
+    made: Arc<Mutex<BTreeMap<ServiceName, Needs>>>,
+}
+
+/// A promise. Void when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    service: ServiceName,
+    promises: Promises,
+}
+
+impl Promises {
+    /// Promises `needs` to `service`, given what the site has now. `Err`: together with what was promised before it
+    /// would be too much.
+    pub(crate) fn make(&self, service: &ServiceName, needs: &Needs, has: &SiteFacts) -> Result<Promise, WireError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = || made.iter().filter(|(name, _)| *name != service);
+        for port in &needs.ports {
+            let same = |other: &&ums_model::spec::PortPublish| (other.host, other.protocol) == (port.host, port.protocol);
+            if let Some((other, _)) = others().find(|(_, needs)| needs.ports.iter().any(|other| same(&other))) {
+                let message = format!("port {}/{} is promised to service {other}", port.host, port.protocol);
+                return Err(WireError::new(ErrorCode::PortTaken, message));
+            }
+        }
+        let promised = |of: fn(&Needs) -> u64| others().map(|(_, needs)| of(needs)).fold(0, u64::saturating_add);
+        let checks: [(fn(&Needs) -> u64, u64, ErrorCode, &str); 2] = [
+            (|needs| needs.memory.get(), has.memory_available.get(), ErrorCode::MemoryTooSmall, "memory"),
+            (|needs| needs.disk.get(), has.disk_available.get(), ErrorCode::DiskTooSmall, "disk space"),
+        ];
+        for (of, available, code, what) in checks {
+            let left = available.saturating_sub(promised(of));
+            if of(needs) > left {
+                let (needed, left) = (ums_model::names::Bytes(of(needs)), ums_model::names::Bytes(left));
+                let message =
+                    format!("site {} has {left} of {what} left, {needed} are needed for {service}", has.name);
+                return Err(WireError::new(code, message));
+            }
+        }
+        made.insert(service.clone(), needs.clone());
+        Ok(Promise { service: service.clone(), promises: self.clone() })
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.promises.made.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.service);
+    }
+}

@@ -1,0 +1,71 @@
+//! What the nest and the proxy tell each other: one JSON object per line.
+//!
+//! ```text
+//! nest (listens)                 proxy (connects)
+//!   │◄──── armed ─────────────────│  runc's request is here, CRIU is started
+//!   │───── go ───────────────────►│  the images are complete. No line but the end of the stream: refused
+//!   │◄──── held | failed ─────────│
+//! ```
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::failure::CriuFailure;
+use super::tree::Tasks;
+
+/// Longest line. The longest are failures with the end of a log in them.
+pub(super) const MAX_LINE: u64 = 1 << 20;
+
+/// From the proxy.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum FromProxy {
+    /// It waits for [`FromNest::Go`].
+    Armed {
+        /// Its pid.
+        proxy: i32,
+    },
+    /// The tree is restored and frozen, CRIU has ended.
+    Held(HeldTree),
+    /// There is no tree.
+    Failed(CriuFailure),
+}
+
+/// From the nest.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum FromNest {
+    /// Restore now.
+    Go(RestoreDeadlines),
+}
+
+/// How long each part of a restore may take.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct RestoreDeadlines {
+    /// From go until CRIU has ended.
+    pub restore: Duration,
+    /// Until the cgroup reads back FROZEN.
+    pub freeze: Duration,
+    /// Until everything that was restored is dead, after a failure.
+    pub kill: Duration,
+}
+
+impl Default for RestoreDeadlines {
+    fn default() -> Self {
+        Self {
+            restore: Duration::from_secs(600),
+            freeze: Duration::from_secs(10),
+            kill: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A restored tree that has not run: every task is in a cgroup that reads back FROZEN, and CRIU has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldTree {
+    /// Its first process, in the pid namespace of the proxy.
+    pub pid: i32,
+    /// Its size, counted alive.
+    pub tasks: Tasks,
+}
