@@ -16,6 +16,7 @@ use crate::core::{Core, Seen};
 use crate::desk::Lane;
 use crate::failure;
 use crate::fault::Step;
+use crate::journal::MigrationRow;
 
 /// What is to be said to the other site, in order.
 pub(crate) type Tells = Vec<(Epoch, Word)>;
@@ -80,6 +81,19 @@ impl<S: SiteAdapter> Core<S> {
             .await
             .map_err(|error| failure::journal(&error))?;
         tracing::debug!(service = %lane.service(), standing = %after, "recorded");
+        lane.advance(after);
+        Ok(())
+    }
+
+    /// Appends the records with which a migration begins, together with its row.
+    pub(crate) async fn begin(
+        &self,
+        lane: &mut Lane,
+        row: MigrationRow,
+        records: Vec<Record>,
+    ) -> Result<(), WireError> {
+        let after = after(&lane.standing(), &records).map_err(|error| failure::illegal(&error))?;
+        self.journal.begin(row, records).await.map_err(|error| failure::journal(&error))?;
         lane.advance(after);
         Ok(())
     }

@@ -13,6 +13,7 @@
 //!   the wall clock.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,6 +62,7 @@ struct Story {
     frozen_since_boot_ms: Option<f64>,
     frozen_ms: Option<f64>,
     predicted: Option<Prediction>,
+    blamed: Option<WireError>,
 }
 
 impl Chronicles {
@@ -162,11 +164,12 @@ impl Chronicle {
         self.tell(journal, EventKind::PhaseStarted { phase }).await;
     }
 
-    /// A phase that was entered ended well.
+    /// A phase ended well; nothing if it was not entered.
     pub(crate) async fn leave(&self, journal: &Journal, phase: Phase, bytes: Option<Bytes>) {
         let entered = self.story.lock().await.entered.iter().find(|(entered, _)| *entered == phase).copied();
-        let took = entered.map_or(0.0, |(_, since)| ms(since.elapsed()));
-        self.leave_after(journal, phase, took, bytes).await;
+        if let Some((_, since)) = entered {
+            self.leave_after(journal, phase, ms(since.elapsed()), bytes).await;
+        }
     }
 
     /// A phase ended well that took as long as somebody else measured.
@@ -188,22 +191,23 @@ impl Chronicle {
         expected: Bytes,
         work: F,
     ) -> F::Output {
-        let mut told = 0;
-        let tell = async {
-            loop {
-                tokio::time::sleep(PROGRESS).await;
-                let done = moved.load(Ordering::Relaxed);
-                if done != told {
-                    told = done;
-                    let (done, total) = (Bytes(done), Bytes(done.max(expected.get())));
-                    self.tell(journal, EventKind::Progress { phase, done, total }).await;
-                }
-            }
-        };
         tokio::select! {
             biased;
             output = work => output,
-            () = tell => unreachable!("telling has no end of its own"),
+            never = self.tell_progress(journal, phase, moved, expected) => match never {},
+        }
+    }
+
+    async fn tell_progress(&self, journal: &Journal, phase: Phase, moved: &AtomicU64, expected: Bytes) -> Infallible {
+        let mut told = 0;
+        loop {
+            tokio::time::sleep(PROGRESS).await;
+            let done = moved.load(Ordering::Relaxed);
+            if done != told {
+                told = done;
+                let (done, total) = (Bytes(done), Bytes(done.max(expected.get())));
+                self.tell(journal, EventKind::Progress { phase, done, total }).await;
+            }
         }
     }
 
@@ -228,6 +232,16 @@ impl Chronicle {
         if let (Some(since), None) = (story.frozen_since_boot_ms, story.frozen_ms) {
             story.frozen_ms = Some((boot_ms() - since).max(0.0));
         }
+    }
+
+    /// Why it does not succeed, in the words of whoever knows best.
+    pub(crate) async fn blame(&self, error: WireError) {
+        self.story.lock().await.blamed.get_or_insert(error);
+    }
+
+    /// What was blamed first.
+    pub(crate) async fn blamed(&self) -> Option<WireError> {
+        self.story.lock().await.blamed.clone()
     }
 
     /// State that had to be moved.

@@ -31,6 +31,8 @@ pub struct Config {
     /// Where other sites can dial this one, `host:port`, best first. Empty: where it listens; an unspecified host
     /// then stands for the address at which the other site sees this one.
     pub advertise: Vec<String>,
+    /// Whether this site takes services of other sites at all.
+    pub incoming: bool,
     /// How long anything is waited for.
     pub deadlines: Deadlines,
     /// How much is done at once.
@@ -51,6 +53,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// See [`Config::advertise`].
     pub advertise: Vec<String>,
+    /// See [`Config::incoming`]; by default it does.
+    pub incoming: Option<bool>,
     /// See [`Config::deadlines`]; all in seconds.
     pub deadlines: Deadlines,
     /// See [`Config::limits`].
@@ -84,6 +88,7 @@ impl Config {
             name,
             listen: default_listen(),
             advertise: Vec::new(),
+            incoming: true,
             deadlines: Deadlines::default(),
             limits: Limits::default(),
             faults: Faults::default(),
@@ -98,6 +103,7 @@ impl Config {
             name: settings.name.ok_or(ConfigError::Missing { key: "name" })?,
             listen: settings.listen.unwrap_or_else(default_listen),
             advertise: settings.advertise,
+            incoming: settings.incoming.unwrap_or(true),
             deadlines: settings.deadlines,
             limits: settings.limits,
             faults: Faults::from_environment()?,
@@ -141,6 +147,7 @@ impl Settings {
             name: over.name.or(self.name),
             listen: over.listen.or(self.listen),
             advertise: if over.advertise.is_empty() { self.advertise } else { over.advertise },
+            incoming: over.incoming.or(self.incoming),
             deadlines: self.deadlines,
             limits: self.limits,
         }

@@ -1,7 +1,6 @@
 //! What every part of a Coordinator shares: the site that it speaks for, its journal, its peers, its desks.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -9,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::facts::CopyState;
-use ums_model::message::Needs;
 use ums_model::names::{MigrationId, ServiceName};
 use ums_model::plan::SiteFacts;
 use ums_sites::adapter::{self, SiteAdapter, SiteResult};
@@ -22,6 +20,7 @@ use crate::desk::{Desks, Holder};
 use crate::failure;
 use crate::journal::{Journal, PairedRow};
 use crate::peers::{self, Peers};
+use crate::promises::Promises;
 
 /// One site's Coordinator, as its parts see it.
 pub(crate) struct Core<S> {
@@ -122,57 +121,5 @@ impl<S: SiteAdapter> Core<S> {
     /// Where other sites can dial this one.
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.addresses.get().cloned().unwrap_or_default()
-    }
-}
-
-/// What was promised to other sites and does not show in the facts of this one yet: two offers made at the same time
-/// must not both get the last port.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Promises {
-    made: Arc<Mutex<BTreeMap<ServiceName, Needs>>>,
-}
-
-/// A promise. Void when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Promise {
-    service: ServiceName,
-    promises: Promises,
-}
-
-impl Promises {
-    /// Promises `needs` to `service`, given what the site has now. `Err`: together with what was promised before it
-    /// would be too much.
-    pub(crate) fn make(&self, service: &ServiceName, needs: &Needs, has: &SiteFacts) -> Result<Promise, WireError> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = || made.iter().filter(|(name, _)| *name != service);
-        for port in &needs.ports {
-            let same = |other: &&ums_model::spec::PortPublish| (other.host, other.protocol) == (port.host, port.protocol);
-            if let Some((other, _)) = others().find(|(_, needs)| needs.ports.iter().any(|other| same(&other))) {
-                let message = format!("port {}/{} is promised to service {other}", port.host, port.protocol);
-                return Err(WireError::new(ErrorCode::PortTaken, message));
-            }
-        }
-        let promised = |of: fn(&Needs) -> u64| others().map(|(_, needs)| of(needs)).fold(0, u64::saturating_add);
-        let checks: [(fn(&Needs) -> u64, u64, ErrorCode, &str); 2] = [
-            (|needs| needs.memory.get(), has.memory_available.get(), ErrorCode::MemoryTooSmall, "memory"),
-            (|needs| needs.disk.get(), has.disk_available.get(), ErrorCode::DiskTooSmall, "disk space"),
-        ];
-        for (of, available, code, what) in checks {
-            let left = available.saturating_sub(promised(of));
-            if of(needs) > left {
-                let (needed, left) = (ums_model::names::Bytes(of(needs)), ums_model::names::Bytes(left));
-                let message =
-                    format!("site {} has {left} of {what} left, {needed} are needed for {service}", has.name);
-                return Err(WireError::new(code, message));
-            }
-        }
-        made.insert(service.clone(), needs.clone());
-        Ok(Promise { service: service.clone(), promises: self.clone() })
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        self.promises.made.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.service);
     }
 }

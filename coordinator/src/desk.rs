@@ -88,6 +88,11 @@ impl Desk {
         self.shown().standing.clone()
     }
 
+    /// What the journal said when it was opened.
+    pub(crate) fn restore(&self, standing: Standing) {
+        self.shown().standing = standing;
+    }
+
     /// Who has the lane.
     pub(crate) fn holder(&self) -> Option<Holder> {
         self.shown().holder.clone()

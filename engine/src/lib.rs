@@ -17,3 +17,6 @@ pub mod cgroup;
 pub mod criu;
 pub mod images;
 pub mod spawn;
+
+pub mod facts;
+pub mod files;

@@ -139,11 +139,7 @@ impl Spawn {
             parent: self.dies_with_parent.then(rustix::process::getpid),
             detach,
             // Above every wanted number, so that putting one in its place never overwrites another.
-            passed: self
-                .passed
-                .drain(..)
-                .map(|(descriptor, number)| (descriptor, number, -1))
-                .collect(),
+            passed: self.passed.drain(..).map(|(descriptor, number)| (descriptor, number, -1)).collect(),
         };
         // SAFETY: between fork and exec only system calls are made on memory that was allocated before.
         unsafe { self.command.pre_exec(move || child.run()) };

@@ -82,9 +82,9 @@ fn locate_in(tool: Tool, variable: impl Fn(&str) -> Option<OsString>) -> Result<
     let bundle = Path::new(BUNDLE);
     let path = variable("PATH").unwrap_or_default();
     let candidates = env::split_paths(&path).map(|folder| folder.join(tool.name()));
-    std::iter::once(in_bundle(bundle)).chain(candidates).find(|candidate| candidate.is_file()).ok_or_else(|| {
-        ToolError::Missing { tool: tool.name(), bundle: bundle.to_owned(), variable: tool.variable() }
-    })
+    std::iter::once(in_bundle(bundle)).chain(candidates).find(|candidate| candidate.is_file()).ok_or_else(
+        || ToolError::Missing { tool: tool.name(), bundle: bundle.to_owned(), variable: tool.variable() },
+    )
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub async fn build(place: &PlaceLayout) -> Result<(), NetError> {
          address replace {address_v6}/64 dev {UPLINK} nodad\n\
          link set {UPLINK} up\n\
          route replace default via {gateway}\n\
-         -6 route replace default via {gateway_v6}\n"
+         route replace ::/0 via {gateway_v6}\n"
     ))
     .await?;
     sysctl("ipv4/ip_forward", "1")?;
@@ -75,7 +75,7 @@ async fn build_inner(place: &PlaceLayout) -> Result<(), NetError> {
          address add {v6}/{p6} dev {INNER} nodad\n\
          link set {INNER} up\n\
          route add default via {gw4}\n\
-         -6 route add default via {gw6}\n"
+         route add ::/0 via {gw6}\n"
     );
     run("ip", &["-netns", INNER_NAMESPACE, "-batch", "-"], &script).await?;
     // MPTCP sockets cannot be dumped; no router advertisement may change the constant addresses.

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::AsyncRead;
-use ums_engine::criu::restore::ProxyListener;
-use ums_engine::files::{FileWriter, Policy, TreeWriter};
-use ums_engine::images::{self, Sink};
+use ums_engine::criu::restore::{ArmedRestore, ProxyListener, RestoreDeadlines, RestoreError, make_path, write_descriptors};
+use ums_engine::files::{FileWriter, TreeWriter, WritePolicy, open_root};
+use ums_engine::images::{self, Sink, Tmpfs};
 use ums_frontman::fence;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
@@ -15,8 +15,8 @@ use ums_model::names::Epoch;
 use ums_transfer::archive::{ArchiveEvent, ArchiveReader, Limits};
 use ums_transfer::frame::{Channel, FrameReader};
 
+use crate::source::new_images;
 use crate::layout::{images as images_dir, proxy_path, proxy_socket};
-use crate::mounts::unmount_quietly;
 use crate::parcel::{Item, Tree};
 use crate::protocol::RestoredCopy;
 use crate::right::Right;
@@ -25,16 +25,14 @@ use crate::server::{Nest, failure};
 
 /// Longest time for runc and CRIU to start and ask for their images.
 const ARM_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest time between the last byte and HELD. Generous: CRIU copies all memory once, and killing it early gains
-/// nothing.
-const RESTORE_DEADLINE: Duration = Duration::from_secs(600);
 
 /// A restore that waits for its images: runc has prepared the container, CRIU is started, our proxy holds its request.
 pub(crate) struct Armed {
     epoch: Epoch,
     tasks: u32,
-    proxy: ProxyListener,
+    proxy: ArmedRestore,
     runc: Restore,
+    memory: Tmpfs,
 }
 
 impl Nest {
@@ -42,10 +40,7 @@ impl Nest {
     /// of the copy exists. Safe to repeat: an earlier attempt is discarded first.
     pub(crate) async fn arm(&self, epoch: Epoch, requirements: &RestoreRequirements) -> Result<(), WireError> {
         self.require_epoch(epoch)?;
-        let fresh = self.record().epoch < epoch;
-        if self.is_alive() || (!fresh && !matches!(self.record().right, Right::Prepared)) {
-            self.require("prepare a restore of", &[Right::Prepared])?;
-        }
+        self.require("prepare a restore of", &[Right::Prepared])?;
         self.record_right(epoch, Right::Prepared, requirements.tasks)?;
         let armed = match self.try_arm(epoch, requirements).await {
             Ok(armed) => armed,
@@ -65,24 +60,26 @@ impl Nest {
         fence::close().await.map_err(|error| failed(&error))?;
         self.runc.delete().await.map_err(|error| failed(&error))?;
         self.prepare_container()?;
-        unmount_quietly(&images_dir());
-        images::tmpfs(&images_dir()).map_err(|error| failed(&error))?;
+        let memory = new_images().map_err(|error| failed(&error))?;
         // runc maps the dump's stdio pipes to its own stdio by these names, and reads them when it starts.
         let pipes: Vec<String> =
             requirements.stdio_pipes.iter().map(|name| name.clone().unwrap_or_default()).collect();
-        crate::state::write_json(&images_dir().join("descriptors.json"), &pipes).map_err(|error| failed(&error))?;
-        let mut proxy = ProxyListener::bind(&proxy_socket(), &proxy_path()).map_err(|error| failed(&error))?;
-        let environment = proxy.environment(&self.tools, &self.cgroup);
-        let runc = self.runc.restore(&proxy_path(), &environment).map_err(|error| failed(&error))?;
-        if let Err(error) = proxy.armed(ARM_DEADLINE).await {
-            // runc's own words come first: without them the proxy's silence explains nothing.
-            drop(proxy);
-            return Err(match runc.finish().await {
-                Err(words) => failed(&words),
-                Ok(()) => failed(&error),
-            });
-        }
-        Ok(Armed { epoch, tasks: requirements.tasks, proxy, runc })
+        write_descriptors(&images_dir(), &pipes).map_err(|error| failed(&error))?;
+        let program = std::env::current_exe().map_err(|error| failed(&error))?;
+        make_path(&proxy_path(), &program).map_err(|error| failed(&error))?;
+        let listener = ProxyListener::bind(&proxy_socket()).map_err(|error| failed(&error))?;
+        let environment = listener.environment(&proxy_path(), &self.tools.criu, &self.cgroup);
+        let environment = environment.map_err(|error| failed(&error))?;
+        let mut runc = self.runc.restore(&environment).map_err(|error| failed(&error))?;
+        // Where runc fails the proxy never comes, and only runc's own words explain it.
+        let proxy = tokio::select! {
+            armed = listener.armed(ARM_DEADLINE) => armed.map_err(|error| failed(&error))?,
+            ended = runc.ended() => {
+                ended.map_err(|error| failed(&error))?;
+                return Err(WireError::new(ErrorCode::RestoreFailed, "runc restore ended before there was anything to restore"));
+            }
+        };
+        Ok(Armed { epoch, tasks: requirements.tasks, proxy, runc, memory })
     }
 
     /// Restores from an archive. Ok = HELD: CRIU has ended well, every task of the manifest sits in a cgroup that
@@ -134,13 +131,15 @@ impl Nest {
         let complete = Instant::now();
         // Acknowledged writes must survive a crash of this host from the moment at which the source may forget them.
         tokio::task::block_in_place(|| unpack.finish())?;
-        armed.proxy.go().await.map_err(|error| failed(&error))?;
-        let held = armed.proxy.held(RESTORE_DEADLINE).await.map_err(|error| failed(&error))?;
-        armed.runc.finish().await.map_err(|error| failed(&error))?;
-        unmount_quietly(&images_dir());
+        let deadlines = RestoreDeadlines::default();
+        let restoring = armed.proxy.go(deadlines).await.map_err(|error| restore_failed(&error))?;
+        let held = restoring.held().await.map_err(|error| restore_failed(&error))?;
+        armed.runc.ended().await.map_err(|error| failed(&error))?;
+        drop(armed.memory);
         let tasks = u32::try_from(self.cgroup.procs().map_err(|error| failed(&error))?.len()).unwrap_or(u32::MAX);
-        if !self.cgroup.is_frozen().map_err(|error| failed(&error))? || tasks == 0 || tasks != held.tasks {
-            let message = format!("the restored copy is not whole: {} tasks restored, {tasks} frozen", held.tasks);
+        let restored = held.tasks.processes;
+        if !self.cgroup.is_frozen().map_err(|error| failed(&error))? || tasks == 0 || tasks > restored {
+            let message = format!("the restored copy is not whole: {restored} tasks restored, {tasks} frozen");
             return Err(WireError::new(ErrorCode::RestoreFailed, message));
         }
         self.record_right(epoch, Right::Held, tasks)?;
@@ -179,8 +178,20 @@ impl Nest {
         // Dropped first: a proxy that loses its nest before the word to go refuses, and CRIU restores nothing.
         drop(self.armed.lock().await.take());
         self.kill_all().await?;
-        unmount_quietly(&images_dir());
-        Ok(())
+        images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Internal, &error))
+    }
+}
+
+/// What a service's own files may be: it had the capabilities to make them at the source.
+const SERVICE_FILES: WritePolicy =
+    WritePolicy { devices: true, setuid: true, limits: ums_engine::files::Limits { entries: 2_000_000, bytes: ums_model::names::Bytes::gib(1024), depth: 256 } };
+
+/// CRIU's own failures come with what to do about them.
+fn restore_failed(error: &RestoreError) -> WireError {
+    let wire = failure(ErrorCode::RestoreFailed, error);
+    match error {
+        RestoreError::Failed(failure) => wire.with_hint(failure.remedy.clone()),
+        _ => wire,
     }
 }
 
@@ -192,8 +203,8 @@ struct Unpack {
 }
 
 enum Writing {
-    Image(images::ImageWriter),
-    File(Tree, Option<FileWriter>),
+    Image(String),
+    File(Option<FileWriter>),
 }
 
 fn refused(error: &dyn std::error::Error) -> WireError {
@@ -204,22 +215,27 @@ impl Unpack {
     fn new(nest: &Nest) -> Result<Self, WireError> {
         let mut trees = BTreeMap::new();
         for (tree, root) in Tree::of_destination(&nest.recipe) {
-            let writer = TreeWriter::new(&root, Policy::service()).map_err(|error| refused(&error))?;
+            let root = open_root(&root).map_err(|error| refused(&error))?;
+            let writer = TreeWriter::new(root, SERVICE_FILES).map_err(|error| refused(&error))?;
             trees.insert(tree, writer);
         }
-        Ok(Self { sink: Sink::new(images_dir()), trees, open: BTreeMap::new() })
+        Ok(Self { sink: Sink::open(&images_dir(), u64::MAX).map_err(|error| refused(&error))?, trees, open: BTreeMap::new() })
     }
 
     fn open(&mut self, channel: Channel, name: &str, item: Item) -> Result<(), WireError> {
         let writing = match item {
-            Item::Image => Writing::Image(self.sink.create(name).map_err(|error| refused(&error))?),
+            Item::Image => {
+                // An image may be empty, and must be there all the same.
+                self.sink.write(name, &[]).map_err(|error| refused(&error))?;
+                Writing::Image(name.to_owned())
+            }
             Item::File { tree, entry } => {
                 let writer = self.trees.get_mut(&tree).ok_or_else(|| {
                     let message = format!("the source sends files of {tree:?}, which this service does not have");
                     WireError::new(ErrorCode::RestoreFailed, message)
                 })?;
                 let file = writer.begin(&entry).map_err(|error| refused(&error))?;
-                Writing::File(tree, file)
+                Writing::File(file)
             }
         };
         self.open.insert(channel, writing);
@@ -228,9 +244,9 @@ impl Unpack {
 
     fn write(&mut self, channel: Channel, data: &Bytes) -> Result<(), WireError> {
         match self.open.get_mut(&channel) {
-            Some(Writing::Image(image)) => image.write(data).map_err(|error| refused(&error)),
-            Some(Writing::File(_, Some(file))) => file.write(data).map_err(|error| refused(&error)),
-            Some(Writing::File(_, None)) | None => {
+            Some(Writing::Image(name)) => self.sink.write(name, data).map_err(|error| refused(&error)),
+            Some(Writing::File(Some(file))) => file.write(data).map_err(|error| refused(&error)),
+            Some(Writing::File(None)) | None => {
                 Err(WireError::new(ErrorCode::RestoreFailed, "the source sends content for what is no file"))
             }
         }
@@ -238,14 +254,14 @@ impl Unpack {
 
     fn close(&mut self, channel: Channel) -> Result<(), WireError> {
         match self.open.remove(&channel) {
-            Some(Writing::Image(image)) => image.finish().map_err(|error| refused(&error)),
-            Some(Writing::File(_, Some(file))) => file.finish().map_err(|error| refused(&error)),
-            Some(Writing::File(_, None)) | None => Ok(()),
+            Some(Writing::File(Some(file))) => file.finish().map_err(|error| refused(&error)),
+            Some(Writing::Image(_) | Writing::File(None)) | None => Ok(()),
         }
     }
 
     /// Ok = all files are whole and synced.
     fn finish(self) -> Result<(), WireError> {
+        self.sink.finish();
         for writer in self.trees.into_values() {
             writer.complete().map_err(|error| refused(&error))?;
         }

@@ -36,6 +36,11 @@ impl NestDir {
         self.0.join("exit.json")
     }
 
+    /// Exists while the service is stopped by its owner: then it is not restarted.
+    pub fn stopped(&self) -> PathBuf {
+        self.0.join("stopped")
+    }
+
     /// The keeper's pid and start time in the site's pid namespace ([`crate::keeper::KeeperId`]).
     pub fn keeper(&self) -> PathBuf {
         self.0.join("keeper.json")

@@ -37,6 +37,7 @@ impl Nest {
         }
         self.require("start", &[Right::Run])?;
         let _ = std::fs::remove_file(self.dir.exit());
+        let _ = std::fs::remove_file(self.dir.stopped());
         self.prepare_container()?;
         self.runc.delete().await.map_err(|error| failure(ErrorCode::Internal, &error))?;
         ums_frontman::fence::open().await.map_err(|error| failure(ErrorCode::Internal, &error))?;
@@ -67,6 +68,8 @@ impl Nest {
 
     /// SIGTERM, after `grace` SIGKILL to all. Ok = nothing of it runs any more.
     pub(crate) async fn stop(&self, grace: Duration) -> Result<(), WireError> {
+        // First, so that nobody restarts what is being stopped.
+        std::fs::write(self.dir.stopped(), b"").map_err(|error| failure(ErrorCode::Internal, &error))?;
         if let Some(pid) = self.service_pid() {
             let _ = kill_process(pid, Signal::TERM);
             let deadline = tokio::time::Instant::now() + grace;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, mount};
 
 use crate::layout::{NestDir, etc, merged, shm};
 use crate::recipe::Recipe;
@@ -13,7 +13,7 @@ use crate::recipe::Recipe;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}")]
 #[allow(missing_docs, reason = "the fields are what the message says")]
-pub struct MountError {
+pub(crate) struct MountError {
     action: &'static str,
     path: PathBuf,
     source: io::Error,
@@ -56,11 +56,6 @@ pub(crate) fn is_mount_point(path: &Path) -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let wanted = path.display().to_string();
     mounts.lines().any(|line| line.split(' ').nth(4) == Some(wanted.as_str()))
-}
-
-/// Unmounts, lazily, whatever is there; nothing there is fine.
-pub(crate) fn unmount_quietly(path: &Path) {
-    while is_mount_point(path) && unmount(path, UnmountFlags::DETACH).is_ok() {}
 }
 
 /// `resolv.conf`, `hosts`, `hostname`: the same at every site, because processes keep them open or cached.

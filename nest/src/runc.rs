@@ -1,5 +1,6 @@
 //! Calls runc. It creates containers and knows how to enter them; that is its job, not ours.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +22,7 @@ const MAX_WORDS: usize = 4096;
 /// A runc call that failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the fields are what the messages say")]
-pub enum RuncError {
+pub(crate) enum RuncError {
     /// runc is missing or cannot be executed.
     #[error("cannot run {path}")]
     Spawn { path: PathBuf, source: io::Error },
@@ -47,15 +48,12 @@ impl Runc {
 
     /// Creates the container from the bundle; its process waits for [`Runc::start`].
     pub(crate) async fn create(&self) -> Result<(), RuncError> {
-        let pid_file = service_pid();
-        let args = ["create".as_ref(), "--bundle".as_ref(), bundle().into_os_string().as_os_str(), "--pid-file".as_ref(), pid_file.as_os_str(), CONTAINER.as_ref()]
-            .map(std::ffi::OsStr::to_owned);
         let mut command = self.command("create")?;
-        command.args(args);
+        command.arg("create").arg("--bundle").arg(bundle()).arg("--pid-file").arg(service_pid()).arg(CONTAINER);
         // The container inherits runc's own stdio, so its complaints go to a log file instead.
         self.attach(&mut command)?;
-        let child = command.spawn().map_err(|source| self.spawn_error(source))?;
-        finish("create", child, &log_path("create")).await
+        let mut child = command.spawn().map_err(|source| self.spawn_error(source))?;
+        finish("create", &mut child, &log_path("create")).await
     }
 
     /// Lets the created process run.
@@ -70,16 +68,13 @@ impl Runc {
         result
     }
 
-    /// Starts a restore that will wait for its images in our proxy. `proxy` adds to the environment; its directory
-    /// must hold the program `criu`.
-    pub(crate) fn restore(&self, proxy_path: &Path, proxy: &[(String, String)]) -> Result<Restore, RuncError> {
+    /// Starts a restore that will wait for its images in our proxy, which runc finds by `environment`.
+    pub(crate) fn restore(&self, environment: &[(&'static str, OsString)]) -> Result<Restore, RuncError> {
         let mut command = self.command("restore")?;
         command.args(["restore", "--detach", "--tcp-established", "--file-locks", "--manage-cgroups-mode", "soft"]);
         command.arg("--bundle").arg(bundle()).arg("--pid-file").arg(service_pid());
         command.arg("--image-path").arg(images()).arg("--work-path").arg(images()).arg(CONTAINER);
-        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-        command.env("PATH", format!("{}:{path}", proxy_path.display()));
-        command.envs(proxy.iter().map(|(name, value)| (name, value)));
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         self.attach(&mut command)?;
         let child = command.spawn().map_err(|source| self.spawn_error(source))?;
         Ok(Restore { child, log: log_path("restore") })
@@ -102,8 +97,8 @@ impl Runc {
     async fn simple(&self, verb: &'static str, args: &[&str]) -> Result<(), RuncError> {
         let mut command = self.command(verb)?;
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().map_err(|source| self.spawn_error(source))?;
-        finish(verb, child, &log_path(verb)).await
+        let mut child = command.spawn().map_err(|source| self.spawn_error(source))?;
+        finish(verb, &mut child, &log_path(verb)).await
     }
 
     fn command(&self, verb: &'static str) -> Result<Command, RuncError> {
@@ -140,13 +135,13 @@ pub(crate) struct Restore {
 }
 
 impl Restore {
-    /// Waits until runc has written down the restored container. Ok = runc knows it.
-    pub(crate) async fn finish(self) -> Result<(), RuncError> {
-        finish("restore", self.child, &self.log).await
+    /// Waits until runc has written down the restored container. Ok = runc knows it. Cancel safe.
+    pub(crate) async fn ended(&mut self) -> Result<(), RuncError> {
+        finish("restore", &mut self.child, &self.log).await
     }
 }
 
-async fn finish(verb: &'static str, mut child: Child, log: &Path) -> Result<(), RuncError> {
+async fn finish(verb: &'static str, child: &mut Child, log: &Path) -> Result<(), RuncError> {
     let status = tokio::time::timeout(DEADLINE, child.wait()).await.map_err(|_| RuncError::Timeout { verb })?;
     match status {
         Ok(status) if status.success() => Ok(()),

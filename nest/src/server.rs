@@ -139,6 +139,7 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     });
     // Only a settled copy is shown to the outside.
     nest.settle().await?;
+    tokio::spawn(crate::restart::watch(Arc::clone(&nest)));
     let socket = nest.dir.socket();
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(|error| internal(&error))?;
@@ -163,8 +164,10 @@ impl Nest {
         match record.right {
             // Nobody can have committed to a dump that was not complete.
             Right::Dumping => self.undo_dump(record.epoch).await,
+            // A fresh nest has nothing to end; after a predecessor its runc and proxy may still be there.
+            Right::Prepared => self.kill_all().await,
             // The restore's proxy saw the predecessor die and may have gone on to frozen; it was never HELD.
-            Right::Restoring | Right::Prepared | Right::Discarded => self.discard(record.epoch).await,
+            Right::Restoring | Right::Discarded => self.discard(record.epoch).await,
             Right::Run | Right::Dumped | Right::Held => Ok(()),
         }
     }
@@ -223,7 +226,7 @@ impl Nest {
     async fn reply(&self, request: Request) -> Reply {
         match request {
             Request::Status => return Reply::Status(self.status()),
-            Request::Facts => return self.facts().await.map_or_else(failed, Reply::Facts),
+            Request::Facts => return crate::facts::observe(self).map_or_else(failed, Reply::Facts),
             Request::Requirements => return self.requirements().map_or_else(failed, Reply::Requirements),
             Request::DumpResult { epoch } => return self.dumped.wait(epoch).await.map_or_else(failed, Reply::Dumped),
             Request::RestoreResult { epoch } => {

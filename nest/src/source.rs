@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWrite};
+use bytes::BytesMut;
+use tokio::io::AsyncWrite;
 use ums_engine::criu::dump::{ArmedDump, DumpDeadlines, DumpError, DumpRequest};
-use ums_engine::images::{self, Tail};
+use ums_engine::files::{FilesError, ReadOptions, TreeForm, TreeItem, open_root, read_tree};
+use ums_engine::images::{self, Chunk, Tail, TailError, Tmpfs};
 use ums_frontman::fence;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
@@ -15,7 +16,6 @@ use ums_transfer::frame::FrameWriter;
 
 use crate::bundle::external_mounts;
 use crate::layout::{images as images_dir, merged};
-use crate::mounts::unmount_quietly;
 use crate::parcel::{Item, Tree};
 use crate::protocol::DumpedCopy;
 use crate::right::Right;
@@ -23,8 +23,11 @@ use crate::server::{Nest, failure};
 
 /// How much of a file is read at once, in bytes: one data frame.
 const CHUNK: usize = 256 * 1024;
-/// Longest time between CRIU's start and its readiness to stop tasks.
-const ARM_DEADLINE: Duration = Duration::from_secs(30);
+/// Images may fill this much memory; in truth they need what the link has not taken yet.
+const IMAGES_LIMIT: u64 = 1 << 40;
+/// Longest time an orphaned CRIU may take to undo its dump.
+const ORPHAN_DEADLINE: Duration = Duration::from_secs(60);
+const ORPHAN_POLL: Duration = Duration::from_millis(5);
 /// Under which name runc gives a restore the network namespace that was made beforehand.
 const EXTERNAL_NETWORK: &str = "extRootNetNS";
 
@@ -76,8 +79,7 @@ impl Nest {
         let pid = self.service_pid().ok_or_else(|| {
             WireError::new(ErrorCode::DumpFailed, format!("service {} ended just now", self.recipe.spec.name))
         })?;
-        unmount_quietly(&images_dir());
-        images::tmpfs(&images_dir()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
+        let memory = new_images().map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         let request = DumpRequest {
             criu: self.tools.criu.clone(),
             pid: pid.as_raw_nonzero().get(),
@@ -96,28 +98,26 @@ impl Nest {
         // Nothing may leave or reach the copy from the first stopped task on.
         fence::close().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         let frozen_at_boot_ms = boot_ms();
-        let mut tail = Tail::new(images_dir());
+        let (mut tail, complete) = Tail::of(&images_dir());
         let mut sent = Images::default();
-        let dumping = armed.run(|| async { Ok(()) });
-        let mut dumping = std::pin::pin!(dumping);
+        let mut dumping = std::pin::pin!(armed.run(|| async { Ok(()) }));
         let dumped = loop {
             tokio::select! {
                 biased;
                 result = &mut dumping => break result.map_err(|error| dump_failed(&error))?,
-                chunk = tail.next() => sent.send(archive, chunk.map_err(|error| failure(ErrorCode::DumpFailed, &error))?).await?,
+                chunk = tail.next() => sent.take(archive, chunk).await?.then_some(()).ok_or_else(early)?,
             }
         };
         let dump_ms = dumped.frozen.duration_since(dumped.stopping).as_secs_f64() * 1e3;
-        tail.finish();
-        while let Some(chunk) = tail.rest().map_err(|error| failure(ErrorCode::DumpFailed, &error))? {
-            sent.send(archive, chunk).await?;
-        }
+        complete.finish();
+        while sent.take(archive, tail.next().await).await? {}
         let memory_bytes = sent.close(archive).await?;
-        unmount_quietly(&images_dir());
+        drop(memory);
         let tasks = u32::try_from(dumped.tasks.processes).unwrap_or(u32::MAX);
         let mut file_bytes = 0;
         for (tree, root) in Tree::of_source(&self.recipe, self.dir.upper()) {
-            file_bytes += send_tree(archive, &tree, &root).await?;
+            let form = if tree == Tree::Upper { TreeForm::Overlay } else { TreeForm::Plain };
+            file_bytes += send_tree(archive, &tree, &root, form).await?;
         }
         self.record_right(epoch, Right::Dumped, tasks)?;
         Ok(DumpedCopy { tasks, dump_ms, frozen_at_boot_ms, memory_bytes, file_bytes })
@@ -136,13 +136,11 @@ impl Nest {
     /// Undoes a dump at any point of it. A dump whose CRIU still runs cannot occur here: whoever runs it waits for
     /// its end, and a nest that starts anew waits for a predecessor's.
     pub(crate) async fn undo_dump(&self, epoch: Epoch) -> Result<(), WireError> {
-        ums_engine::criu::dump::wait_for_orphans(ARM_DEADLINE)
-            .await
-            .map_err(|error| failure(ErrorCode::Stuck, &error))?;
+        wait_for_orphans().await?;
         // The record first: a nest that dies right after it thaws again, which is harmless; the other way round a
         // running copy would be taken for a frozen one.
         self.record_right(epoch, Right::Run, 0)?;
-        unmount_quietly(&images_dir());
+        images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Stuck, &error))?;
         self.cgroup.thaw().map_err(|error| failure(ErrorCode::Stuck, &error))?;
         fence::open().await.map_err(|error| failure(ErrorCode::Stuck, &error))
     }
@@ -157,6 +155,37 @@ impl Nest {
     }
 }
 
+/// An empty file system in memory for the images of one dump or restore; whatever an earlier one left is gone.
+pub(crate) fn new_images() -> std::io::Result<Tmpfs> {
+    std::fs::create_dir_all(images_dir())?;
+    images::unmount(&images_dir())?;
+    images::tmpfs(&images_dir(), IMAGES_LIMIT)
+}
+
+/// A CRIU that a nest's predecessor started must have let go of the service before anything is done to it. It sees
+/// that nobody answers it any more and ends by itself; killing it could leave its parasite in the service.
+async fn wait_for_orphans() -> Result<(), WireError> {
+    let deadline = tokio::time::Instant::now() + ORPHAN_DEADLINE;
+    while let Some(pid) = running_criu() {
+        if tokio::time::Instant::now() >= deadline {
+            let message = format!("an earlier criu (pid {pid} in the nest's pid namespace) does not end");
+            return Err(WireError::new(ErrorCode::Stuck, message).with_hint("look at what it waits for, then try again"));
+        }
+        tokio::time::sleep(ORPHAN_POLL).await;
+    }
+    Ok(())
+}
+
+/// A process of the nest's pid namespace that is CRIU, if there is one.
+fn running_criu() -> Option<String> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let comm = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let dead = stat.rsplit_once(") ")?.1.starts_with(['Z', 'X']);
+        (comm.trim() == "criu" && !dead).then(|| entry.file_name().to_string_lossy().into_owned())
+    })
+}
+
 /// The images on their way: those that grow stay open until the dump has ended.
 #[derive(Default)]
 struct Images {
@@ -165,20 +194,25 @@ struct Images {
 }
 
 impl Images {
-    async fn send<W: AsyncWrite + Unpin>(
+    /// Sends the next piece; false when there are no more.
+    async fn take<W: AsyncWrite + Unpin>(
         &mut self,
         archive: &mut ArchiveWriter<'_, W>,
-        (name, bytes): (String, Bytes),
-    ) -> Result<(), WireError> {
+        chunk: Result<Option<Chunk>, TailError>,
+    ) -> Result<bool, WireError> {
+        let Some(Chunk { name, bytes }) = chunk.map_err(|error| failure(ErrorCode::DumpFailed, &error))? else {
+            return Ok(false);
+        };
         self.bytes += bytes.len() as u64;
-        let channel = match self.open.get(&name) {
+        let channel = match self.open.get(&*name) {
             Some(channel) => *channel,
             None => {
                 let channel = archive.open(&name, &Item::Image).await.map_err(cut)?;
-                *self.open.entry(name).or_insert(channel)
+                *self.open.entry(name.to_string()).or_insert(channel)
             }
         };
-        archive.write(channel, bytes).await.map_err(cut)
+        archive.write(channel, bytes).await.map_err(cut)?;
+        Ok(true)
     }
 
     async fn close<W: AsyncWrite + Unpin>(self, archive: &mut ArchiveWriter<'_, W>) -> Result<u64, WireError> {
@@ -194,24 +228,27 @@ async fn send_tree<W: AsyncWrite + Unpin>(
     archive: &mut ArchiveWriter<'_, W>,
     tree: &Tree,
     root: &Path,
+    form: TreeForm,
 ) -> Result<u64, WireError> {
-    let unreadable = |error: &dyn std::error::Error| failure(ErrorCode::DumpFailed, error);
+    let unreadable = |error: FilesError| failure(ErrorCode::DumpFailed, &error);
+    let options = ReadOptions { form, limits: ums_engine::files::Limits::default() };
     let mut bytes = 0;
-    for item in ums_engine::files::read_tree(root).map_err(|error| unreadable(&error))? {
-        let (entry, content) = item.map_err(|error| unreadable(&error))?;
-        let name = entry.path.to_string();
+    for item in read_tree(open_root(root).map_err(unreadable)?, options) {
+        let TreeItem { entry, content } = item.map_err(unreadable)?;
+        let name = entry.path.as_os_str().to_string_lossy().into_owned();
         let channel = archive.open(&name, &Item::File { tree: tree.clone(), entry }).await.map_err(cut)?;
-        if let Some(file) = content {
-            let mut file = tokio::fs::File::from_std(file);
-            let mut buffer = BytesMut::new();
+        if let Some(mut content) = content {
             loop {
-                buffer.reserve(CHUNK);
-                let read = file.read_buf(&mut buffer).await;
-                match read.map_err(|error| failure(ErrorCode::DumpFailed, &error))? {
-                    0 => break,
-                    count => bytes += count as u64,
+                // Small files are what trees are made of: one buffer each, no thread hops.
+                let wanted = usize::try_from(content.remaining()).unwrap_or(CHUNK).clamp(1, CHUNK);
+                let mut buffer = BytesMut::zeroed(wanted);
+                let count = tokio::task::block_in_place(|| content.read(&mut buffer)).map_err(unreadable)?;
+                if count == 0 {
+                    break;
                 }
-                archive.write(channel, buffer.split().freeze()).await.map_err(cut)?;
+                bytes += count as u64;
+                buffer.truncate(count);
+                archive.write(channel, buffer.freeze()).await.map_err(cut)?;
             }
         }
         archive.close(channel).await.map_err(cut)?;
@@ -227,6 +264,11 @@ fn dump_failed(error: &DumpError) -> WireError {
         DumpError::Harmed { .. } => WireError::new(ErrorCode::Stuck, wire.message),
         _ => wire,
     }
+}
+
+/// The images cannot end while CRIU still writes them.
+fn early() -> WireError {
+    WireError::new(ErrorCode::DumpFailed, "the images ended before the dump did")
 }
 
 fn cut(error: ArchiveError) -> WireError {

@@ -32,7 +32,7 @@ use ums_nest::layout::NestDir;
 use ums_nest::protocol::{Reply, Request};
 
 use crate::adapter::{
-    Blob, CopyState, Dump, ImageRequest, NestStream, Restore, ServiceStatus, SiteAdapter, SiteResult,
+    Blob, Dump, ImageRequest, NestStream, Restore, ServiceStatus, SiteAdapter, SiteResult,
 };
 use crate::store::Store;
 

@@ -1,7 +1,7 @@
 //! Images, kept by the digest of their content.
 //!
-//! An image arrives in one of two ways: [`Store::import`] takes it from this machine (OCI layout, `docker save` archive,
-//! plain root directory), or it travels from another site, blob by blob: the source lists [`Store::blobs_of`], the
+//! An image arrives in one of two ways: [`Store::import`] takes it from this machine (OCI layout, `docker save`
+//! archive, plain root directory), or it travels from another site, blob by blob: the source lists [`Store::blobs_of`], the
 //! destination answers [`Store::missing`], the bytes flow from [`Store::open_blob`] into [`Store::blob_writer`], and
 //! [`Store::register`] ends it. [`Store::rootfs`] unpacks an image into the lower directories of an overlay mount.
 //!

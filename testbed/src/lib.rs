@@ -23,6 +23,11 @@
 //! 6. [`tag`], [`sweep`]: how everything is named, so that nothing stays behind even if a test is killed;
 //! 7. [`cli`], [`programs`], [`command`], [`ns`], [`clock`], [`pattern`]: what the rest stands on.
 //!
+//!
+//! Two programs for people stand on all this:
+//! 8. [`demo`]: a service moves to and fro under load, and every claim about it is checked;
+//! 9. [`bench`]: the product measured against what one gets without it; [`interrupt`] lets both clean up on Ctrl-C.
+//!
 //! The testbed must never know how the product works: it drives it from outside, through the `ums` command and its
 //! JSON, so that a test proves what a user would see. It takes only words (types) from the model. It is for
 //! development; nothing in the product depends on it.
@@ -58,3 +63,8 @@ pub mod command;
 pub mod ns;
 pub mod pattern;
 pub mod programs;
+
+pub mod bench;
+pub mod demo;
+pub mod interrupt;
+mod text_table;

@@ -10,7 +10,7 @@
 //!                      │ user space      │ drop rule       │
 //! ```
 //!
-//! Rate and cuts cost only kernel time. The user-space part ([`delay`]) exists because many kernels have no
+//! Rate and cuts cost only kernel time. The user-space part exists because many kernels have no
 //! `netem`; it is in the path only while delay or loss are asked for.
 
 mod delay;

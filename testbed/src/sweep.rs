@@ -1,7 +1,7 @@
 //! Removing what tests leave: at the end of each, and what killed runs left at the beginning of the next.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,11 +15,17 @@ use crate::{processes, tag};
 /// File in a site's directory below the tag's: the name of the site's cgroup, written as soon as it is known.
 pub(crate) const CGROUP_NAME_FILE: &str = "cgroup-name";
 
+/// Held while leftovers are swept; in the temporary directory. Its name has no pid, so it is nobody's leftover.
+const LOCK: &str = "umst-sweep.lock";
 const NAMESPACES: &str = "/run/netns";
 
 /// Removes everything tagged by test processes that no longer exist. What belongs to a live one is not touched.
-/// Safe to repeat and to run at the same time in several processes.
+/// Safe to repeat; several processes that sweep do it one after the other.
 pub fn leftovers() -> Result<()> {
+    let path = std::env::temp_dir().join(LOCK);
+    let lock = File::options().create(true).append(true).open(&path);
+    let lock = lock.with_context(|| format!("cannot create {}", path.display()))?;
+    lock.lock().context("cannot wait for another sweep")?;
     for tag in tags()?.iter().filter(|tag| tag::is_leftover(tag)) {
         remove(tag)?;
     }

@@ -11,7 +11,7 @@ const NEST_THREADS: usize = 2;
 
 /// `criu ...` as runc calls it.
 pub(crate) fn criu_proxy() -> ExitCode {
-    ums_engine::criu::proxy::main(std::env::args_os().skip(1))
+    ums_engine::criu::proxy::main(std::env::args_os())
 }
 
 /// `ums keeper`: returns when its service is gone for good.

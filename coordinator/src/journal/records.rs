@@ -33,6 +33,25 @@ impl Journal {
         .await
     }
 
+    /// The records that a migration has left, in order.
+    pub(crate) async fn records_of(&self, id: MigrationId) -> Result<Vec<Record>, JournalError> {
+        self.read(move |db| {
+            let failed = |source| JournalError::Database { action: "read the records", source };
+            let sql = "SELECT record FROM records WHERE migration = ?1 ORDER BY seq";
+            let mut statement = db.prepare(sql).map_err(failed)?;
+            let mut rows = statement.query([id.to_string()]).map_err(failed)?;
+            let mut records = Vec::new();
+            while let Some(row) = rows.next().map_err(failed)? {
+                let json: String = row.get(0).map_err(failed)?;
+                let record = serde_json::from_str(&json)
+                    .map_err(|error| JournalError::Damaged { what: "a record", why: error.to_string() })?;
+                records.push(record);
+            }
+            Ok(records)
+        })
+        .await
+    }
+
     /// The standing of every service that was ever heard of: the fold over its records.
     ///
     /// `Err` if a record cannot follow those before it: the file was damaged or put together from two, and no

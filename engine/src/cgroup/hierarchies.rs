@@ -48,11 +48,12 @@ struct Hierarchy {
 
 impl Hierarchies {
     pub(super) fn mounted() -> Result<Self, CgroupError> {
-        let path = Path::new("/proc/self/mountinfo");
+        // Of this thread: it may have a mount namespace of its own.
+        let path = Path::new("/proc/thread-self/mountinfo");
         let mountinfo =
             fs::read_to_string(path).map_err(|source| CgroupError::Read { path: path.to_owned(), source })?;
         // The same question that runc asks, so that both look into the same directories.
-        let unified = statfs(MOUNT).is_ok_and(|stat| stat.f_type as i64 == CGROUP2_SUPER_MAGIC);
+        let unified = statfs(MOUNT).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC);
         Self::parse(&mountinfo, unified).ok_or_else(|| CgroupError::NoFreezer { mount: MOUNT.into() })
     }
 
@@ -60,7 +61,7 @@ impl Hierarchies {
     fn parse(mountinfo: &str, unified: bool) -> Option<Self> {
         let all = || mountinfo.lines().filter_map(hierarchy);
         if unified {
-            let v2 = all().filter(|one| one.controllers.is_empty() && one.mount == Path::new(MOUNT)).last()?;
+            let v2 = all().rfind(|one| one.controllers.is_empty() && one.mount == Path::new(MOUNT))?;
             return Some(Self { v1: Vec::new(), v2: Some(v2) });
         }
         let below = |one: &Hierarchy| one.mount.starts_with(MOUNT);
@@ -128,7 +129,12 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
     let kind = fields.next()?;
     let controllers = match kind {
         "cgroup2" => Vec::new(),
-        "cgroup" => fields.nth(1)?.split(',').filter(|word| *word != "rw" && *word != "ro").map(str::to_owned).collect(),
+        "cgroup" => fields
+            .nth(1)?
+            .split(',')
+            .filter(|word| *word != "rw" && *word != "ro")
+            .map(str::to_owned)
+            .collect(),
         _ => return None,
     };
     // An entry of version 1 always names something; one that does not must not pass for version 2.

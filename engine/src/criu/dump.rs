@@ -200,8 +200,8 @@ impl ArmedDump {
         let prepare = |what| move |source| DumpError::Prepare { pid, what, source };
         let images = open_directory(&request.images).map_err(prepare("open the image directory"))?;
         let options = options(&request, &images)?;
-        let criu = Swrk::spawn(&request.criu, Vec::new())
-            .map_err(|source| DumpError::Swrk { pid, source })?;
+        let criu =
+            Swrk::spawn(&request.criu, Vec::new()).map_err(|source| DumpError::Swrk { pid, source })?;
         let mut armed = Self { request, criu, _images: images };
         match armed.start(options).await {
             Ok(()) => Ok(armed),
@@ -296,7 +296,9 @@ impl ArmedDump {
             (true, Some(stopped), Some(frozen)) => {
                 Ok(Dumped { tasks: self.verify()?, stopping, stopped, frozen })
             }
-            (true, ..) => Err(self.mismatch("CRIU left out a point at which it had to be stopped".to_owned())),
+            (true, ..) => {
+                Err(self.mismatch("CRIU left out a point at which it had to be stopped".to_owned()))
+            }
             (false, ..) => Err(self.failure()),
         }
     }
@@ -325,14 +327,11 @@ impl ArmedDump {
         if let Some(traced) = frozen.iter().find(|pid| tracer(**pid) != 0) {
             return Err(self.mismatch(format!("process {traced} is still traced")));
         }
-        let (alive, dumped) =
-            (tree::count_tasks(pid).map_err(count)?, Tasks::in_images(&self.request.images).map_err(count)?);
-        match alive.processes == dumped.processes {
+        let alive = tree::count_tasks(pid).map_err(count)?;
+        let dumped = Tasks::in_images(&self.request.images).map_err(count)?;
+        match alive == dumped {
             true => Ok(alive),
-            false => Err(self.mismatch(format!(
-                "{} processes are there, {} in the images",
-                alive.processes, dumped.processes
-            ))),
+            false => Err(self.mismatch(format!("{alive} are there, {dumped} are in the images"))),
         }
     }
 
@@ -452,4 +451,3 @@ fn tracer(pid: i32) -> u32 {
     let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     line.and_then(|pid| pid.trim().parse().ok()).unwrap_or(0)
 }
-

@@ -91,8 +91,7 @@ fn shorten(line: &str) -> String {
 mod tests {
     use super::*;
 
-    const RLIMIT: &str =
-        "(00.000667) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted";
+    const RLIMIT: &str = "(00.000667) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted";
 
     #[test]
     fn the_cause_is_not_the_harmless_line_before_it() {

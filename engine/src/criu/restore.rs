@@ -104,7 +104,7 @@ pub fn make_path(directory: &Path, program: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let link = directory.join(Tool::Criu.name());
     match fs::remove_file(&link) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => symlink(program, link),
     }
 }
@@ -145,8 +145,10 @@ impl ProxyListener {
     ) -> Result<Vec<(&'static str, OsString)>, RestoreError> {
         let inherited = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::iter::once(path_directory.to_owned()).chain(std::env::split_paths(&inherited));
-        let path = std::env::join_paths(folders)
-            .map_err(|error| RestoreError::Socket { action: "put the proxy into PATH", source: io::Error::other(error) })?;
+        let path = std::env::join_paths(folders).map_err(|error| RestoreError::Socket {
+            action: "put the proxy into PATH",
+            source: io::Error::other(error),
+        })?;
         let cgroup = serde_json::to_string(cgroup)
             .map_err(|error| RestoreError::Socket { action: "name the cgroup", source: error.into() })?;
         Ok(vec![
@@ -209,8 +211,8 @@ impl Restoring {
 impl Link {
     async fn send(&mut self, message: &FromNest) -> Result<(), RestoreError> {
         let action = "tell the proxy to go";
-        let mut line =
-            serde_json::to_vec(message).map_err(|error| RestoreError::Socket { action, source: error.into() })?;
+        let mut line = serde_json::to_vec(message)
+            .map_err(|error| RestoreError::Socket { action, source: error.into() })?;
         line.push(b'\n');
         match timeout(GRACE, self.stream.write_all(&line)).await {
             Ok(sent) => sent.map_err(|source| RestoreError::Socket { action, source }),
@@ -226,7 +228,9 @@ impl Link {
             Ok(_) if !line.ends_with('\n') => Err(RestoreError::Lost { what }),
             Ok(_) => serde_json::from_str(&line)
                 .map_err(|_| RestoreError::Confused { said: line.trim().to_owned(), expected: what }),
-            Err(source) if source.kind() == io::ErrorKind::ConnectionReset => Err(RestoreError::Lost { what }),
+            Err(source) if source.kind() == io::ErrorKind::ConnectionReset => {
+                Err(RestoreError::Lost { what })
+            }
             Err(source) => Err(RestoreError::Socket { action: "listen to the proxy", source }),
         }
     }

@@ -24,7 +24,9 @@ use std::time::Duration;
 
 use prost::Message;
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair, sockopt,
+};
 use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 use tokio::time::timeout;
@@ -121,16 +123,18 @@ impl Swrk {
         // Best effort: without it messages are limited to the system's default, some 200 KiB.
         let _ = sockopt::set_socket_send_buffer_size_force(&ours, MAX_MESSAGE);
         rustix::io::ioctl_fionbio(&ours, true).map_err(|errno| start(errno.into()))?;
-        let stderr =
-            File::from(memfd_create("criu-stderr", MemfdFlags::CLOEXEC).map_err(|errno| start(errno.into()))?);
+        let stderr = File::from(
+            memfd_create("criu-stderr", MemfdFlags::CLOEXEC).map_err(|errno| start(errno.into()))?,
+        );
 
         let mut command = Command::new(program);
         command.arg("swrk").arg(SOCKET_NUMBER.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(stderr.try_clone().map_err(start)?);
         let spawn = Spawn::new(command).session().pass(theirs, SOCKET_NUMBER);
-        let spawn = passed.into_iter().fold(spawn, |spawn, (descriptor, number)| spawn.pass(descriptor, number));
+        let spawn =
+            passed.into_iter().fold(spawn, |spawn, (descriptor, number)| spawn.pass(descriptor, number));
         let child = spawn.spawn_async().map_err(start)?;
-        Ok(Self { socket: AsyncFd::new(ours).map_err(start)?, child, stderr })
+        Ok(Self { socket: registered(ours).map_err(start)?, child, stderr })
     }
 
     /// Its pid, until it has been waited for.
@@ -189,12 +193,12 @@ impl Swrk {
             Ok(Err(source)) => return Err(SwrkError::Socket { action, source }),
             Err(_) => return Err(self.silent("report", deadline)),
         };
-        let response =
-            Response::decode(&buffer[..length]).map_err(|source| SwrkError::Decode { source })?;
+        let response = Response::decode(&buffer[..length]).map_err(|source| SwrkError::Decode { source })?;
         Ok(match (response.kind == Kind::Notify as i32, response.notify) {
-            (true, Some(notify)) => {
-                Event::Reached { point: notify.script.unwrap_or_default(), pid: notify.pid.filter(|pid| *pid > 0) }
-            }
+            (true, Some(notify)) => Event::Reached {
+                point: notify.script.unwrap_or_default(),
+                pid: notify.pid.filter(|pid| *pid > 0),
+            },
             (_, notify) => Event::Done(Response { notify, ..response }),
         })
     }
@@ -220,6 +224,13 @@ impl Swrk {
         let text = read.map(|_| String::from_utf8_lossy(&text).trim().to_owned());
         SwrkError::Gone { stderr: text.unwrap_or_default() }
     }
+}
+
+/// A socket that the runtime watches.
+#[allow(unsafe_code)]
+fn registered(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open and stays the same descriptor; nothing here replaces it in the `AsyncFd`.
+    Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
 fn said(stderr: &str) -> String {

@@ -1,5 +1,6 @@
 //! How many tasks a tree has: in the images, and alive. The two must agree before a copy may be trusted.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ const MAX_ENTRY: usize = 32 << 20;
 pub struct Tasks {
     /// Processes, zombies included.
     pub processes: u32,
-    /// Threads of those that are not zombies.
+    /// Threads; a zombie counts as one.
     pub threads: u32,
 }
 
@@ -61,11 +62,11 @@ struct PstreeEntry {
 /// Exact only while nothing can appear or go away: stopped, or frozen.
 pub fn count_tasks(pid: i32) -> Result<Tasks, TreeError> {
     let members = members(pid)?;
-    let threads = |pid: &i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-    let alive = members.iter().filter(|member| member.state != 'Z');
+    let threads = |pid: i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     Ok(Tasks {
-        processes: u32::try_from(members.len()).unwrap_or(u32::MAX),
-        threads: alive.map(|member| u32::try_from(threads(&member.pid)).unwrap_or(u32::MAX)).sum(),
+        processes: number(members.len()),
+        threads: number(members.iter().map(|member| threads(member.pid)).sum()),
     })
 }
 
@@ -127,6 +128,12 @@ impl Tasks {
             tasks.threads += u32::try_from(entry.threads.len()).unwrap_or(u32::MAX);
         }
         Ok(tasks)
+    }
+}
+
+impl fmt::Display for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} processes with {} threads", self.processes, self.threads)
     }
 }
 

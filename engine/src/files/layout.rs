@@ -1,7 +1,7 @@
 //! Where a file has data and where it has holes.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::os::fd::AsFd;
 

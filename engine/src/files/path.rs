@@ -162,7 +162,8 @@ impl FromStr for TreePath {
         if text.is_empty() {
             return Err(wrong("it is empty"));
         }
-        let path = text::decode(text).ok_or_else(|| wrong("a % is not followed by two hexadecimal digits"))?;
+        let path =
+            text::decode(text).ok_or_else(|| wrong("a % is not followed by two hexadecimal digits"))?;
         Self::new(&path)
     }
 }

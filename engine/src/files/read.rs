@@ -13,12 +13,16 @@ use super::form::Notes;
 use super::walk::{Found, Place, Walk, cannot_open, open_below};
 use super::xattr::{self, Holder};
 use super::{
-    Attributes, EntryKind, FilesError, Limits, Modified, Refusal, TreeEntry, TreeForm, TreePath, Xattr, layout,
+    Attributes, EntryKind, FilesError, Limits, Modified, Refusal, TreeEntry, TreeForm, TreePath, Xattr,
+    layout,
 };
 
 /// How files are opened: whatever took the file's place meanwhile is neither followed nor waited for.
-const FILE: OFlags =
-    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
 
 /// How to read a tree.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +104,12 @@ impl TreeReader {
     }
 
     /// Anything but a directory; `None` if it has just disappeared.
-    fn other(&mut self, path: TreePath, stat: &Stat, parent: &OwnedFd) -> Result<Option<TreeItem>, FilesError> {
+    fn other(
+        &mut self,
+        path: TreePath,
+        stat: &Stat,
+        parent: &OwnedFd,
+    ) -> Result<Option<TreeItem>, FilesError> {
         // Before links are looked for: the kernel makes one whiteout and links it wherever it needs one.
         if self.options.form.is_whiteout(stat) {
             return Ok(Some(bare(path, EntryKind::Whiteout)));

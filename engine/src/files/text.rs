@@ -79,9 +79,12 @@ pub(super) mod lossless {
         serializer.serialize_str(&super::encode(bytes))
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        super::decode(&text).ok_or_else(|| D::Error::custom("a % that is not followed by two hexadecimal digits"))
+        super::decode(&text)
+            .ok_or_else(|| D::Error::custom("a % that is not followed by two hexadecimal digits"))
     }
 }
 
@@ -95,7 +98,9 @@ pub(super) mod hexadecimal {
         serializer.serialize_str(&super::hex(bytes))
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
         super::unhex(&text).ok_or_else(|| D::Error::custom("not pairs of hexadecimal digits"))
     }

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
-    XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr, lgetxattr, llistxattr, lremovexattr, lsetxattr,
+    XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr, lgetxattr, llistxattr, lremovexattr,
+    lsetxattr,
 };
 use rustix::io::Errno;
 
@@ -139,7 +140,11 @@ pub(super) fn check_size(path: &TreePath, xattrs: &[Xattr]) -> Result<(), FilesE
 
 /// Gives something exactly these attributes: others that travel are removed, such as an access list that it inherited
 /// from its directory.
-pub(super) fn write<Fd: AsFd>(holder: Holder<'_, Fd>, path: &TreePath, xattrs: &[Xattr]) -> Result<(), FilesError> {
+pub(super) fn write<Fd: AsFd>(
+    holder: Holder<'_, Fd>,
+    path: &TreePath,
+    xattrs: &[Xattr],
+) -> Result<(), FilesError> {
     for name in holder.names().map_err(failed("read the extended attributes of", path))? {
         if travels(&name) && !xattrs.iter().any(|xattr| xattr.name == name) {
             match holder.remove(&name) {

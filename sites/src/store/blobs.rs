@@ -124,7 +124,8 @@ impl BlobSink {
         let path = temporary.path();
         // Whatever was reserved beyond the end goes back.
         file.set_len(size.get()).map_err(StoreError::io("truncate", path))?;
-        file.set_permissions(Permissions::from_mode(0o400)).map_err(StoreError::io("set the mode of", path))?;
+        file.set_permissions(Permissions::from_mode(0o400))
+            .map_err(StoreError::io("set the mode of", path))?;
         file.sync_all().map_err(StoreError::io("sync", path))?;
         temporary.publish(&inner.place.blob(&digest))?;
         Ok((digest, size))
@@ -155,7 +156,12 @@ impl Inner {
 
 impl Store {
     /// Copies `content`, which is announced as `digest` and `size`, into the store; does nothing if it is here.
-    pub(super) fn adopt_blob(&self, digest: &Digest, size: Bytes, mut content: impl Read) -> Result<(), StoreError> {
+    pub(super) fn adopt_blob(
+        &self,
+        digest: &Digest,
+        size: Bytes,
+        mut content: impl Read,
+    ) -> Result<(), StoreError> {
         if self.inner.blob_size(digest) == Some(size) {
             return Ok(());
         }

@@ -63,7 +63,8 @@ pub(super) fn import(
     let mut layers = Vec::new();
     for (archive, stated) in archives.iter().zip(&diff_ids) {
         let file = files.file(archive, limits)?.ok_or_else(|| no_file(archive))?;
-        let (mut content, _) = decompressed(file.content).map_err(StoreError::io("read", path().join(archive)))?;
+        let (mut content, _) =
+            decompressed(file.content).map_err(StoreError::io("read", path().join(archive)))?;
         let mut sink = LayerSink::create(&store.inner)?;
         std::io::copy(&mut content, &mut sink).map_err(StoreError::io("copy", path().join(archive)))?;
         let layer = sink.finish()?;
@@ -81,9 +82,9 @@ pub(super) fn import(
 
 fn choose(saved: Vec<Saved>, files: &Files, wanted: Option<&str>) -> Result<Saved, StoreError> {
     let available: Vec<String> = saved.iter().flat_map(|saved| saved.tags().to_vec()).collect();
-    let mut matching = saved.into_iter().filter(|saved| {
-        wanted.is_none_or(|wanted| saved.tags().iter().any(|tag| name::same(wanted, tag)))
-    });
+    let mut matching = saved
+        .into_iter()
+        .filter(|saved| wanted.is_none_or(|wanted| saved.tags().iter().any(|tag| name::same(wanted, tag))));
     match (matching.next(), matching.next()) {
         (Some(only), None) => Ok(only),
         _ => Err(StoreError::WhichImage {

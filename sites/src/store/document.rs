@@ -102,8 +102,11 @@ impl Store {
     pub(super) fn documents(&self, image: &ImageId) -> Result<Documents, StoreError> {
         let content = self.read_document(&image.0, "manifest")?;
         let media_type = manifest_media_type(&content);
-        let manifest =
-            BlobInfo { digest: image.0, size: Bytes(content.len() as u64), media_type: media_type.to_string() };
+        let manifest = BlobInfo {
+            digest: image.0,
+            size: Bytes(content.len() as u64),
+            media_type: media_type.to_string(),
+        };
         let parsed = parse_manifest(&content, &image.0)?;
         let config = blob_info(parsed.config())?;
         let document = self.read_document(&config.digest, "image configuration")?;
@@ -125,7 +128,8 @@ impl Store {
         let diff_ids = configuration.rootfs().diff_ids();
         let (layers, limit) = (manifest.layers(), self.inner.limits.layers);
         if layers.len() != diff_ids.len() {
-            let reason = format!("its manifest has {} layers, its configuration {}", layers.len(), diff_ids.len());
+            let reason =
+                format!("its manifest has {} layers, its configuration {}", layers.len(), diff_ids.len());
             return Err(bad(reason));
         }
         if layers.len() > limit {
@@ -136,7 +140,8 @@ impl Store {
             if !is_layer(descriptor.media_type()) {
                 return Err(bad(format!("its layer {} is of type {}", blob.digest, blob.media_type)));
             }
-            let diff_id = diff_id.parse().map_err(|error| bad(format!("its configuration has an {error}")))?;
+            let diff_id =
+                diff_id.parse().map_err(|error| bad(format!("its configuration has an {error}")))?;
             Ok(LayerBlob { blob, diff_id })
         };
         layers.iter().zip(diff_ids).map(pair).collect()
@@ -180,7 +185,8 @@ pub(super) fn manifest_media_type(content: &[u8]) -> MediaType {
 /// Whether a blob of this type is a tar archive, compressed or not. Others exist: encrypted layers, file system images,
 /// signatures, models.
 fn is_layer(media_type: &MediaType) -> bool {
-    const DOCKER: [&str; 2] = ["application/vnd.docker.image.rootfs.diff.", "application/vnd.docker.image.rootfs.foreign."];
+    const DOCKER: [&str; 2] =
+        ["application/vnd.docker.image.rootfs.diff.", "application/vnd.docker.image.rootfs.foreign."];
     match media_type {
         MediaType::ImageLayer
         | MediaType::ImageLayerGzip

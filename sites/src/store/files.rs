@@ -29,7 +29,10 @@ enum Form {
 }
 
 enum Member {
-    File { offset: u64, size: u64 },
+    File {
+        offset: u64,
+        size: u64,
+    },
     /// A symbolic or hard link to another member.
     Link(Option<Name>),
 }
@@ -49,12 +52,15 @@ impl Files {
             return Ok(Self { path: path.to_owned(), form: Form::Directory });
         }
         if !found.is_file() {
-            return Err(StoreError::NotAnImage { path: path.to_owned(), reason: "it is no file and no directory" });
+            return Err(StoreError::NotAnImage {
+                path: path.to_owned(),
+                reason: "it is no file and no directory",
+            });
         }
         let file = File::open(path).map_err(StoreError::io("open", path))?;
         let file = plain(file, path, session, limits)?;
-        let members = list(&file, limits)
-            .map_err(|source| StoreError::Archive { path: path.to_owned(), source })?;
+        let members =
+            list(&file, limits).map_err(|source| StoreError::Archive { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), form: Form::Archive { file, members } })
     }
 
@@ -88,7 +94,10 @@ impl Files {
             return Err(StoreError::DocumentTooLarge { what: name.to_owned(), size, limit });
         }
         let mut document = Vec::new();
-        content.take(limit.get()).read_to_end(&mut document).map_err(StoreError::io("read", self.path.join(name)))?;
+        content
+            .take(limit.get())
+            .read_to_end(&mut document)
+            .map_err(StoreError::io("read", self.path.join(name)))?;
         Ok(Some(document))
     }
 }
@@ -108,7 +117,8 @@ fn open_in(directory: &Path, name: &str) -> Result<Option<OpenedFile>, StoreErro
 
 /// `file` itself, or its decompressed content in a file that has no name.
 fn plain(file: File, path: &Path, session: &Session, limits: &Limits) -> Result<File, StoreError> {
-    let failed = |source| StoreError::Archive { path: path.to_owned(), source: ArchiveError::Read { source } };
+    let failed =
+        |source| StoreError::Archive { path: path.to_owned(), source: ArchiveError::Read { source } };
     let copy = file.try_clone().map_err(StoreError::io("open", path))?;
     let (content, compression) = decompressed(copy).map_err(failed)?;
     if compression == Compression::None {

@@ -46,7 +46,8 @@ impl Store {
             .images()
             .map(|(image, names)| {
                 // One damaged image must not hide the others.
-                let size = self.documents(&image).ok().map(|parts| parts.blobs().iter().map(|blob| blob.size).sum());
+                let size =
+                    self.documents(&image).ok().map(|parts| parts.blobs().iter().map(|blob| blob.size).sum());
                 Ok(ImageSummary { image, names: names.iter().cloned().collect(), size })
             })
             .collect()
@@ -61,8 +62,10 @@ impl Store {
                 Meant::Digest(digest) => Some(ImageId(digest)).filter(|image| index.contains(image)),
                 Meant::Name(names) => names.iter().find_map(|name| index.named(name)),
                 Meant::Beginning(digits) => {
-                    let mut fitting =
-                        index.images().map(|(image, _)| image).filter(|image| image.0.hex().starts_with(&digits));
+                    let mut fitting = index
+                        .images()
+                        .map(|(image, _)| image)
+                        .filter(|image| image.0.hex().starts_with(&digits));
                     let first = fitting.next();
                     let others = fitting.count();
                     if others > 0 {
@@ -131,7 +134,8 @@ impl Store {
 
         for (path, digest) in named_by_digest(&place.blobs())? {
             if !blobs.contains(&digest) {
-                collected.blob_bytes = collected.blob_bytes + Bytes(path.metadata().map_or(0, |found| found.len()));
+                collected.blob_bytes =
+                    collected.blob_bytes + Bytes(path.metadata().map_or(0, |found| found.len()));
                 collected.blobs += 1;
                 fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
             }

@@ -67,7 +67,9 @@ impl Store {
         let limits = &self.inner.limits;
         let open = |path: &Path| Files::open(path, &self.inner.session, limits);
         let (image, brought) = match source {
-            ImageSource::OciLayout { path, reference } => oci::import(self, &open(path)?, reference.as_deref())?,
+            ImageSource::OciLayout { path, reference } => {
+                oci::import(self, &open(path)?, reference.as_deref())?
+            }
             ImageSource::DockerArchive { path, reference } => {
                 docker::import(self, &open(path)?, reference.as_deref())?
             }

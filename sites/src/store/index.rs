@@ -86,8 +86,8 @@ impl Inner {
             Err(source) => return Err(StoreError::io("read", path)(source)),
         };
         // Never start over from an empty index: the next collection would delete every image.
-        let index: Index =
-            serde_json::from_slice(&content).map_err(|source| StoreError::BadIndex { path: path.clone(), source })?;
+        let index: Index = serde_json::from_slice(&content)
+            .map_err(|source| StoreError::BadIndex { path: path.clone(), source })?;
         if index.format > FORMAT {
             return Err(StoreError::NewerIndex { path, found: index.format, known: FORMAT });
         }
@@ -103,10 +103,8 @@ impl Inner {
         let mut index = self.read_index()?;
         let changed = change(&mut index)?;
         let path = self.place.index();
-        let content = serde_json::to_vec_pretty(&index).map_err(|source| StoreError::BadIndex {
-            path: path.clone(),
-            source,
-        })?;
+        let content = serde_json::to_vec_pretty(&index)
+            .map_err(|source| StoreError::BadIndex { path: path.clone(), source })?;
         self.session.write_file(&path, &content)?;
         Ok(changed)
     }

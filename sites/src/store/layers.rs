@@ -142,8 +142,8 @@ impl Store {
         let (content, _) = decompressed(blob).map_err(read)?;
         let content = Hashing::new(content, limit);
         let limits = &self.inner.limits;
-        let (mut record, mut content) =
-            unpack(content, tree, policy, limits).map_err(|source| StoreError::Layer { layer: digest, source })?;
+        let (mut record, mut content) = unpack(content, tree, policy, limits)
+            .map_err(|source| StoreError::Layer { layer: digest, source })?;
         // The digest covers what follows the archive's end as well.
         io::copy(&mut content, &mut io::sink()).map_err(read)?;
         let (_, got, bytes) = content.finish();
@@ -181,11 +181,7 @@ impl Store {
 /// Makes the directory `home` with an empty tree in it.
 fn make_home(home: &Temporary) -> Result<PathBuf, StoreError> {
     let tree = home.path().join(TREE);
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&tree)
-        .map_err(StoreError::io("create", &tree))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&tree).map_err(StoreError::io("create", &tree))?;
     Ok(tree)
 }
 
@@ -218,8 +214,10 @@ fn without_repeats(layers: Vec<UnpackedLayer>) -> Vec<UnpackedLayer> {
 
 #[cfg(test)]
 pub(super) fn layer_homes(store: &Store) -> Vec<PathBuf> {
-    let mut homes: Vec<_> =
-        fs::read_dir(store.inner.place.layers()).expect("layers").map(|entry| entry.expect("entry").path()).collect();
+    let mut homes: Vec<_> = fs::read_dir(store.inner.place.layers())
+        .expect("layers")
+        .map(|entry| entry.expect("entry").path())
+        .collect();
     homes.sort();
     homes
 }

@@ -123,7 +123,8 @@ pub(super) fn meanings(reference: &str) -> Vec<Meant> {
         meanings.push(Meant::Name(names));
     }
     let digits = reference.strip_prefix("sha256:").unwrap_or(reference);
-    if (SHORTEST_PREFIX..=64).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+    if (SHORTEST_PREFIX..=64).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    {
         meanings.push(Meant::Beginning(digits.to_ascii_lowercase()));
     }
     meanings

@@ -51,11 +51,16 @@ fn choose(index: &ImageIndex, path: &Path, wanted: Option<&str>) -> Result<Descr
     let candidates: Vec<_> = index.manifests().iter().filter(|entry| is_usable(entry)).cloned().collect();
     let labels = |entry: &Descriptor| -> Vec<String> {
         let names = names(entry, path).iter().map(ToString::to_string).collect::<Vec<_>>();
-        [annotation(entry, FULL_NAME), annotation(entry, REF_NAME)].into_iter().flatten().chain(names).collect()
+        [annotation(entry, FULL_NAME), annotation(entry, REF_NAME)]
+            .into_iter()
+            .flatten()
+            .chain(names)
+            .collect()
     };
     let is_wanted = |entry: &&Descriptor| {
         wanted.is_none_or(|wanted| {
-            entry.digest().to_string() == wanted || labels(entry).iter().any(|label| name::same(wanted, label))
+            entry.digest().to_string() == wanted
+                || labels(entry).iter().any(|label| name::same(wanted, label))
         })
     };
     let matching: Vec<_> = candidates.iter().filter(is_wanted).collect();
@@ -63,7 +68,8 @@ fn choose(index: &ImageIndex, path: &Path, wanted: Option<&str>) -> Result<Descr
     match matching.first() {
         Some(only) if different.len() == 1 => Ok((*only).clone()),
         _ => {
-            let label = |entry: &Descriptor| labels(entry).pop().unwrap_or_else(|| entry.digest().to_string());
+            let label =
+                |entry: &Descriptor| labels(entry).pop().unwrap_or_else(|| entry.digest().to_string());
             Err(StoreError::WhichImage {
                 path: path.to_owned(),
                 wanted: wanted.unwrap_or_default().to_owned(),
@@ -83,8 +89,7 @@ fn manifest_digest(store: &Store, files: &Files, entry: &Descriptor) -> Result<D
         }
         let what = format!("index {digest}");
         let name = format!("blobs/sha256/{}", digest.hex());
-        let content =
-            files.document(&name, &store.inner.limits)?.ok_or(StoreError::NoBlob { digest })?;
+        let content = files.document(&name, &store.inner.limits)?.ok_or(StoreError::NoBlob { digest })?;
         let got = digest_of(&content);
         if got != digest {
             return Err(StoreError::WrongContent {
@@ -94,7 +99,8 @@ fn manifest_digest(store: &Store, files: &Files, entry: &Descriptor) -> Result<D
                 got_size: content.len() as u64,
             });
         }
-        let fitting = parse_index(&content, &what)?.manifests().iter().find(|entry| is_usable(entry)).cloned();
+        let fitting =
+            parse_index(&content, &what)?.manifests().iter().find(|entry| is_usable(entry)).cloned();
         let reason = "it has nothing for linux/amd64".to_owned();
         entry = fitting.ok_or(StoreError::BadImage { what, reason })?;
     }
@@ -119,7 +125,8 @@ fn copy_image(store: &Store, files: &Files, image: &ImageId) -> Result<(), Store
 }
 
 fn parse_index(content: &[u8], what: &str) -> Result<ImageIndex, StoreError> {
-    serde_json::from_slice(content).map_err(|source| StoreError::BadDocument { what: what.to_owned(), source })
+    serde_json::from_slice(content)
+        .map_err(|source| StoreError::BadDocument { what: what.to_owned(), source })
 }
 
 fn is_index(entry: &Descriptor) -> bool {
@@ -137,9 +144,10 @@ fn is_usable(entry: &Descriptor) -> bool {
         MediaType::Other(other) => other == DOCKER_MANIFEST,
         _ => is_index(entry),
     };
-    let fits = entry.platform().as_ref().is_none_or(|platform| {
-        *platform.architecture() == Arch::Amd64 && *platform.os() == Os::Linux
-    });
+    let fits = entry
+        .platform()
+        .as_ref()
+        .is_none_or(|platform| *platform.architecture() == Arch::Amd64 && *platform.os() == Os::Linux);
     is_image && fits && annotation(entry, ABOUT).is_none()
 }
 

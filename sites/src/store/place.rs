@@ -141,7 +141,8 @@ impl Session {
         let temporary = self.temporary();
         let path = temporary.path();
         let mut file = File::create_new(path).map_err(StoreError::io("create", path))?;
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(StoreError::io("set the mode of", path))?;
+        file.set_permissions(Permissions::from_mode(0o600))
+            .map_err(StoreError::io("set the mode of", path))?;
         file.write_all(content).map_err(StoreError::io("write", path))?;
         file.sync_all().map_err(StoreError::io("sync", path))?;
         temporary.publish(at)

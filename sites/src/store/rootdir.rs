@@ -1,7 +1,8 @@
 //! Importing a plain root directory: it becomes an image of one layer.
 //!
 //! The same content gives the same image, wherever and whenever it is imported: names in byte order, owners as
-//! numbers, nothing of the host in it. Modification times are content.
+//! numbers, nothing of the host in it. Modification times are content. Only a new version of the compressor may give
+//! the same content another digest; it would then travel once more, and nothing else.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -194,7 +195,9 @@ impl Source<'_> {
                 path: self.at(node),
                 reason: "a file system is mounted there; unmount it first",
             },
-            Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::INVAL => StoreError::Changed { path: self.at(node) },
+            Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::INVAL => {
+                StoreError::Changed { path: self.at(node) }
+            }
             errno => StoreError::io(action, self.at(node))(errno),
         }
     }

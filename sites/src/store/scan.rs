@@ -143,7 +143,9 @@ impl Walk<'_> {
             Err(errno) => return Err(StoreError::io("look at", self.at(path))(errno)),
         };
         if is_whiteout(&stat) {
-            return Err(self.bad(path, "it is a whiteout; give the merged directory, not an overlay's upper one"));
+            return Err(
+                self.bad(path, "it is a whiteout; give the merged directory, not an overlay's upper one")
+            );
         }
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Kind::File,

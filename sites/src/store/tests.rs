@@ -29,7 +29,14 @@ use super::*;
 struct Tar(Vec<u8>);
 
 impl Tar {
-    fn header(mut self, path: &str, flag: u8, link: &str, body: &[u8], change: impl FnOnce(&mut tar::Header)) -> Self {
+    fn header(
+        mut self,
+        path: &str,
+        flag: u8,
+        link: &str,
+        body: &[u8],
+        change: impl FnOnce(&mut tar::Header),
+    ) -> Self {
         let mut header = tar::Header::new_ustar();
         let plain = header.as_old_mut();
         plain.name[..path.len()].copy_from_slice(path.as_bytes());
@@ -80,7 +87,8 @@ impl Tar {
         let mut body = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
-            let length = (1..).map(|digits| rest + digits).find(|length| length.to_string().len() + rest == *length);
+            let length =
+                (1..).map(|digits| rest + digits).find(|length| length.to_string().len() + rest == *length);
             write!(body, "{} {key}=", length.expect("some length fits")).expect("to memory");
             body.extend_from_slice(value);
             body.push(b'\n');
@@ -188,9 +196,10 @@ impl Layout {
     }
 
     fn archive(&self) -> Vec<u8> {
-        let tar = self.0.iter().fold(Tar::default(), |tar, (name, content)| {
-            tar.header(name, b'0', "", content, |_| {})
-        });
+        let tar = self
+            .0
+            .iter()
+            .fold(Tar::default(), |tar, (name, content)| tar.header(name, b'0', "", content, |_| {}));
         tar.end()
     }
 }
@@ -233,5 +242,8 @@ fn digest(text: &str) -> Digest {
 
 /// Fails where the test cannot mean anything.
 fn needs_root() {
-    assert!(rustix::process::geteuid().is_root(), "this test needs root: it makes overlay attributes or mounts");
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test needs root: it makes overlay attributes or mounts"
+    );
 }

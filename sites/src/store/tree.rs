@@ -17,9 +17,9 @@ use std::path::Path;
 use std::rc::Rc;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
-    fchown, fsetxattr, futimens, linkat, mkdirat, mknodat, open, openat, openat2, statat, symlinkat, unlinkat,
-    utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
+    fchmod, fchown, fsetxattr, futimens, linkat, mkdirat, mknodat, open, openat, openat2, statat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -113,12 +113,18 @@ impl Tree {
     }
 
     /// Makes the symbolic link `name`. Where it points does not matter: nothing here follows it.
-    pub(super) fn symlink(&mut self, name: &Name, target: &[u8], attributes: &Attributes) -> Result<(), ArchiveError> {
+    pub(super) fn symlink(
+        &mut self,
+        name: &Name,
+        target: &[u8],
+        attributes: &Attributes,
+    ) -> Result<(), ArchiveError> {
         if target.is_empty() || target.contains(&0) {
             return Err(ArchiveError::refused(name.bytes(), Refusal::NotAName));
         }
         let (parent, last) = self.vacant(name)?;
-        symlinkat(OsStr::from_bytes(target), &parent, last).map_err(failed("create the symbolic link", name))?;
+        symlinkat(OsStr::from_bytes(target), &parent, last)
+            .map_err(failed("create the symbolic link", name))?;
         own(&parent, last, name, attributes)
     }
 
@@ -163,7 +169,8 @@ impl Tree {
         mknodat(&parent, last, kind, mode, number).map_err(failed("create the node", name))?;
         // Not `mknodat`'s mode, because the process's umask took bits from it. The node was just made: no link is
         // followed here.
-        rustix::fs::chmodat(&parent, last, mode, AtFlags::empty()).map_err(failed("set the mode of", name))?;
+        rustix::fs::chmodat(&parent, last, mode, AtFlags::empty())
+            .map_err(failed("set the mode of", name))?;
         own(&parent, last, name, attributes)
     }
 
@@ -207,10 +214,12 @@ impl Tree {
             if directory.opaque {
                 fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty()).map_err(failed("make opaque", &name))?;
             }
-            let attributes = directory.attributes.unwrap_or_else(|| {
-                unnamed.push(name.clone());
-                Attributes { mode: 0o755, ..Attributes::default() }
-            });
+            let Some(attributes) = directory.attributes else {
+                // It belongs to whoever unpacks, as it was made: that is root where it matters.
+                dress(fd.as_fd(), &name, &Attributes { mode: 0o755, ..Attributes::default() })?;
+                unnamed.push(name);
+                continue;
+            };
             fchown(&fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))
                 .map_err(failed("set the owner of", &name))?;
             dress(fd.as_fd(), &name, &attributes)?;
@@ -311,7 +320,13 @@ impl Tree {
         }
     }
 
-    fn fill(&mut self, file: &mut File, name: &Name, size: u64, body: &mut impl Read) -> Result<(), ArchiveError> {
+    fn fill(
+        &mut self,
+        file: &mut File,
+        name: &Name,
+        size: u64,
+        body: &mut impl Read,
+    ) -> Result<(), ArchiveError> {
         let mut left = size;
         while left > 0 {
             let wanted = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));

@@ -93,8 +93,13 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    fn apply<R: Read>(&mut self, entry: Entry, archive: &mut ArchiveReader<'_, R>) -> Result<(), ArchiveError> {
-        let name = Name::parse(&entry.path, self.limits).map_err(|reason| ArchiveError::refused(&entry.path, reason))?;
+    fn apply<R: Read>(
+        &mut self,
+        entry: Entry,
+        archive: &mut ArchiveReader<'_, R>,
+    ) -> Result<(), ArchiveError> {
+        let name = Name::parse(&entry.path, self.limits)
+            .map_err(|reason| ArchiveError::refused(&entry.path, reason))?;
         match Meaning::of(&name) {
             Meaning::Entry => self.entry(&name, entry, archive),
             Meaning::Note => Ok(()),

@@ -166,8 +166,9 @@ fn serve(queue: &PacketQueue, shared: &Shared, seed: u64) -> Result<()> {
         let now = Instant::now();
         let ripe = waiting.partition_point(|(due, _)| *due <= now);
         if let Some((_, last)) = waiting.drain(..ripe).next_back() {
-            queue.accept_up_to(last)?;
+            // Counted first, so that nobody holds a packet that is not counted yet.
             shared.passed.fetch_add(ripe as u64, Ordering::Relaxed);
+            queue.accept_up_to(last)?;
         }
         let next =
             waiting.front().map_or(LONGEST_SLEEP, |(due, _)| due.saturating_duration_since(Instant::now()));

@@ -29,6 +29,12 @@ pub(super) const CAUSES: &[Cause] = &[
         cause: "a process uses io_uring, which cannot be dumped",
         remedy: "start the service in an UMS nest, which keeps io_uring away from it, or turn it off in its configuration",
     },
+    // Since Linux 6.7 the kernel refuses to pass this one kind of descriptor on, before CRIU can see what it is.
+    Cause {
+        words: &["send_fds failed", "(-22)"],
+        cause: "a process uses io_uring, which cannot be dumped",
+        remedy: "start the service in an UMS nest, which keeps io_uring away from it, or turn it off in its configuration",
+    },
     Cause {
         words: &["Can't handle non-regular mapping", "io_uring"],
         cause: "a process has mapped an io_uring, which cannot be dumped",
@@ -410,7 +416,8 @@ mod tests {
     /// A new CRIU that words its messages differently makes this fail, and the table must follow.
     #[test]
     fn every_row_is_a_message_of_the_installed_criu() {
-        let path = crate::tools::locate(crate::tools::Tool::Criu).expect("this test needs a CRIU to look into");
+        let path =
+            crate::tools::locate(crate::tools::Tool::Criu).expect("this test needs a CRIU to look into");
         let program = std::fs::read(path).unwrap();
         for row in CAUSES.iter().filter(|row| !FROM_ERRNO.contains(&row.words[0])) {
             let words = row.words[0].as_bytes();

@@ -95,7 +95,8 @@ mod tests {
             external: vec!["net[1]:x".to_owned(), "mnt[2]:y".to_owned()],
             ..Options::default()
         };
-        let request = Request { kind: Kind::Restore as i32, opts: Some(options.clone()), notify_success: None };
+        let request =
+            Request { kind: Kind::Restore as i32, opts: Some(options.clone()), notify_success: None };
         let mut bytes = request.encode_to_vec();
         // A field of a future version, both in the request and in its options.
         int32::encode(900, &1, &mut bytes);

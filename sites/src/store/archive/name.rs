@@ -71,7 +71,9 @@ impl Name {
 
     /// The directories on the way to it, the nearest first and the root last.
     pub(in crate::store) fn ancestors(&self) -> impl Iterator<Item = Self> {
-        std::iter::successors(self.split().map(|(parent, _)| parent), |name| name.split().map(|(parent, _)| parent))
+        std::iter::successors(self.split().map(|(parent, _)| parent), |name| {
+            name.split().map(|(parent, _)| parent)
+        })
     }
 
     /// This path with its last component replaced. The caller vouches for `last`.

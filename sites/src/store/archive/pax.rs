@@ -74,7 +74,8 @@ fn moment(value: &[u8]) -> Result<super::Moment, &'static str> {
         None => (false, text),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) || !whole.bytes().all(|byte| byte.is_ascii_digit())
+    {
         return Err(WRONG);
     }
     let seconds: i64 = whole.parse().map_err(|_| WRONG)?;

@@ -49,7 +49,11 @@ impl<'a, R: Read> ArchiveReader<'a, R> {
         let mut extended_seen = false;
         loop {
             let Some(block) = self.block()? else {
-                return if extended_seen { Err(self.malformed("extended header without entry")) } else { Ok(None) };
+                return if extended_seen {
+                    Err(self.malformed("extended header without entry"))
+                } else {
+                    Ok(None)
+                };
             };
             self.entries += 1;
             if self.entries > self.limits.entries {
@@ -234,7 +238,8 @@ fn entry(header: &Header, extended: Extended) -> Result<Entry, ArchiveError> {
     };
     let uid = owner(extended.uid.map_or_else(|| number("user", &plain.uid, header.uid()), Ok)?)?;
     let gid = owner(extended.gid.map_or_else(|| number("group", &plain.gid, header.gid()), Ok)?)?;
-    let half = |half: io::Result<Option<u32>>| half.map(Option::unwrap_or_default).map_err(|_| field("device"));
+    let half =
+        |half: io::Result<Option<u32>>| half.map(Option::unwrap_or_default).map_err(|_| field("device"));
     let device = match kind {
         Kind::Character | Kind::Block => (half(header.device_major())?, half(header.device_minor())?),
         _ => (0, 0),

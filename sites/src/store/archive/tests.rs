@@ -30,16 +30,32 @@ fn write_all(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
 fn entries() -> impl Strategy<Value = (Entry, Vec<u8>)> {
     let name = prop::collection::vec(any::<u8>().prop_filter("a path's byte", |byte| *byte != 0), 1..400);
     let kind = prop::sample::select(vec![
-        Kind::File, Kind::HardLink, Kind::Symlink, Kind::Directory, Kind::Fifo, Kind::Character, Kind::Block,
+        Kind::File,
+        Kind::HardLink,
+        Kind::Symlink,
+        Kind::Directory,
+        Kind::Fifo,
+        Kind::Character,
+        Kind::Block,
     ]);
-    let moment = (any::<i32>(), any::<bool>(), 0..1_000_000_000_u32).prop_map(|(seconds, whole, nanoseconds)| Moment {
-        seconds: i64::from(seconds) << 8,
-        nanoseconds: if whole { 0 } else { nanoseconds },
-    });
+    let moment =
+        (any::<i32>(), any::<bool>(), 0..1_000_000_000_u32).prop_map(|(seconds, whole, nanoseconds)| {
+            Moment { seconds: i64::from(seconds) << 8, nanoseconds: if whole { 0 } else { nanoseconds } }
+        });
     let attribute = ("[a-z.]{1,20}".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 1..200));
-    let xattrs = prop::collection::btree_map(attribute.0, attribute.1, 0..3).prop_map(|map| map.into_iter().collect());
+    let xattrs =
+        prop::collection::btree_map(attribute.0, attribute.1, 0..3).prop_map(|map| map.into_iter().collect());
     let body = prop::collection::vec(any::<u8>(), 0..2000);
-    (name.clone(), name, kind, (0..0o10000_u32, 0..u32::MAX, 0..u32::MAX), moment, xattrs, (0..4096_u32, 0..1_000_000_u32), body)
+    (
+        name.clone(),
+        name,
+        kind,
+        (0..0o10000_u32, 0..u32::MAX, 0..u32::MAX),
+        moment,
+        xattrs,
+        (0..4096_u32, 0..1_000_000_u32),
+        body,
+    )
         .prop_map(|(mut path, link, kind, (mode, uid, gid), modified, xattrs, device, mut body)| {
             match kind {
                 Kind::File => path.extend_from_slice(b"x"),

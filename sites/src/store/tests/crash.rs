@@ -21,7 +21,11 @@ fn leftovers_are_swept_and_living_ones_are_not() {
     writer.write(b"x").expect("its owner lives");
     writer.commit().expect("its owner lives");
     drop(second);
-    assert_eq!(fs::read_dir(store.directory().join("tmp")).expect("list").count(), 1, "the living store's own");
+    assert_eq!(
+        fs::read_dir(store.directory().join("tmp")).expect("list").count(),
+        1,
+        "the living store's own"
+    );
     let root = store.directory().to_owned();
     drop(store);
     assert_eq!(fs::read_dir(root.join("tmp")).expect("list").count(), 0);
@@ -36,7 +40,8 @@ fn a_failed_layer_leaves_no_tree() {
         let error = store.rootfs(&image, UnpackPolicy::LOCAL).expect_err("refused");
         assert!(matches!(error, StoreError::Layer { .. }), "{error}");
         assert_eq!(layer_homes(&store).len(), 1, "only the good one");
-        let session = fs::read_dir(store.directory().join("tmp")).expect("list").next().expect("one").expect("entry");
+        let session =
+            fs::read_dir(store.directory().join("tmp")).expect("list").next().expect("one").expect("entry");
         assert_eq!(listing(&session.path()).len(), 0, "nothing half");
     }
 }
@@ -74,7 +79,10 @@ fn an_unreadable_index_is_reported_and_kept() {
     let good = fs::read_to_string(&index).expect("read");
     fs::write(&index, &good[..good.len() / 2]).expect("write");
     assert!(matches!(store.list(), Err(StoreError::BadIndex { .. })));
-    assert!(matches!(store.gc(&Default::default()), Err(StoreError::BadIndex { .. })), "and costs no image its blobs");
+    assert!(
+        matches!(store.gc(&Default::default()), Err(StoreError::BadIndex { .. })),
+        "and costs no image its blobs"
+    );
     fs::write(&index, good.replace("\"format\": 1", "\"format\": 2")).expect("write");
     assert!(matches!(store.resolve("web:1"), Err(StoreError::NewerIndex { found: 2, known: 1, .. })));
     fs::write(&index, good).expect("write");

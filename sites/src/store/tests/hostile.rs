@@ -33,12 +33,19 @@ impl Arena {
         self.unpack_bytes(&tar.end(), policy, limits)
     }
 
-    fn unpack_bytes(&self, tar: &[u8], policy: UnpackPolicy, limits: &Limits) -> Result<LayerRecord, ArchiveError> {
+    fn unpack_bytes(
+        &self,
+        tar: &[u8],
+        policy: UnpackPolicy,
+        limits: &Limits,
+    ) -> Result<LayerRecord, ArchiveError> {
         let outcome = unpack(tar, &self.tree(), policy, limits).map(|(record, _)| record);
         let around: Vec<_> = listing(self.0.path())
             .into_iter()
             .filter(|(path, _)| !path.starts_with("tree") || path == Path::new("tree"))
-            .map(|(path, what)| (path.display().to_string(), what.split(' ').next_back().unwrap_or("").to_owned()))
+            .map(|(path, what)| {
+                (path.display().to_string(), what.split(' ').next_back().unwrap_or("").to_owned())
+            })
             .collect();
         let names: Vec<_> = around.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(names, ["outside", "outside/secret", "tree"], "nothing appeared or went away outside");
@@ -150,7 +157,8 @@ fn device_nodes_are_refused_outside_of_dev() {
     assert_eq!(refusal(tar().device("developer/disk", 8, 0)), device);
     assert_eq!(refusal(tar().device("dev/../disk", 8, 0)), Refusal::Parent);
     let arena = Arena::new();
-    let nodes = tar().directory("dev").device("dev/sda", 8, 0).hard_link("dev/also", "dev/sda").file("f", "x");
+    let nodes =
+        tar().directory("dev").device("dev/sda", 8, 0).hard_link("dev/also", "dev/sda").file("f", "x");
     let record = arena.unpack(nodes, UnpackPolicy::LOCAL, &Limits::default()).expect("unpacks");
     assert_eq!(record.omitted, 2);
     let tree = listing(&arena.tree());
@@ -175,18 +183,19 @@ fn owners_must_exist() {
 
 #[test]
 fn sizes_are_bounded() {
-    let limits = Limits {
-        path_bytes: 300,
-        path_depth: 5,
-        entries: 10,
-        header: Bytes(2000),
-        ..Limits::default()
-    };
+    let limits =
+        Limits { path_bytes: 300, path_depth: 5, entries: 10, header: Bytes(2000), ..Limits::default() };
     let refused = |tar| refusal_with(tar, UnpackPolicy::LOCAL, &limits);
     let long = "n".repeat(256);
-    assert_eq!(refused(tar().pax(&[("path", long.as_bytes())]).file("f", "")), Refusal::TooLong { limit: 300 });
+    assert_eq!(
+        refused(tar().pax(&[("path", long.as_bytes())]).file("f", "")),
+        Refusal::TooLong { limit: 300 }
+    );
     let longer = "abc/".repeat(76);
-    assert_eq!(refused(tar().pax(&[("path", longer.as_bytes())]).file("f", "")), Refusal::TooLong { limit: 300 });
+    assert_eq!(
+        refused(tar().pax(&[("path", longer.as_bytes())]).file("f", "")),
+        Refusal::TooLong { limit: 300 }
+    );
     assert_eq!(refused(tar().file("1/2/3/4/5/6", "")), Refusal::TooDeep { limit: 5 });
     let many = (0..11).fold(tar(), |tar, number| tar.file(&number.to_string(), ""));
     assert_eq!(refused(many), Refusal::TooMany { limit: 10 });
@@ -195,7 +204,10 @@ fn sizes_are_bounded() {
     assert_eq!(refused(implied), Refusal::TooMany { limit: 10 });
     let big = "v".repeat(3000);
     assert_eq!(refused(tar().pax(&[("comment", big.as_bytes())])), Refusal::Header { limit: Bytes(2000) });
-    assert_eq!(refused(tar().pax(&[("size", b"9223372036854775808")]).file("f", "")), Refusal::Field { field: "size" });
+    assert_eq!(
+        refused(tar().pax(&[("size", b"9223372036854775808")]).file("f", "")),
+        Refusal::Field { field: "size" }
+    );
 }
 
 #[test]
@@ -215,14 +227,24 @@ fn broken_archives_are_noticed() {
         fs::create_dir(arena.tree()).expect("clean");
         arena.unpack_bytes(bytes, UnpackPolicy::LOCAL, &limits)
     };
-    assert!(matches!(try_bytes(&whole[..512 + 100]), Err(ArchiveError::Malformed { .. })), "ends inside a header");
-    assert!(matches!(try_bytes(&whole[..512 + 512 + 100]), Err(ArchiveError::Read { .. })), "ends inside a file");
+    assert!(
+        matches!(try_bytes(&whole[..512 + 100]), Err(ArchiveError::Malformed { .. })),
+        "ends inside a header"
+    );
+    assert!(
+        matches!(try_bytes(&whole[..512 + 512 + 100]), Err(ArchiveError::Read { .. })),
+        "ends inside a file"
+    );
     let mut flipped = whole.clone();
     flipped[512 + 3] ^= 1;
     assert!(matches!(try_bytes(&flipped), Err(ArchiveError::Malformed { .. })), "checksum");
     assert!(matches!(try_bytes(b"PK\x03\x04 this is no tar archive"), Err(ArchiveError::Malformed { .. })));
-    let (padded, lying) = (whole.len(), tar().header("f", b'0', "", b"short", |header| header.set_size(1 << 40)));
-    assert!(padded > 0 && matches!(try_bytes(&lying.end()), Err(ArchiveError::Read { .. })), "body that is not there");
+    let (padded, lying) =
+        (whole.len(), tar().header("f", b'0', "", b"short", |header| header.set_size(1 << 40)));
+    assert!(
+        padded > 0 && matches!(try_bytes(&lying.end()), Err(ArchiveError::Read { .. })),
+        "body that is not there"
+    );
     assert!(try_bytes(&whole).is_ok());
 }
 
@@ -244,7 +266,8 @@ fn attributes_of_the_overlay_and_the_host_are_left_out() {
     let mut names = vec![0; 1000];
     let length = rustix::fs::flistxattr(&file, &mut names[..]).expect("list");
     // Security modules of the host may add a label of their own.
-    let names: Vec<_> = names[..length].split(|byte| *byte == 0).filter(|name| !name.starts_with(b"security.")).collect();
+    let names: Vec<_> =
+        names[..length].split(|byte| *byte == 0).filter(|name| !name.starts_with(b"security.")).collect();
     assert_eq!(names, [b"user.kept".as_slice(), b""]);
     assert_eq!(crate::store::xattr::read(&file).expect("read"), [(b"user.kept".to_vec(), odd.to_vec())]);
 }

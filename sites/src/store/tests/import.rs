@@ -35,7 +35,10 @@ fn docker_archive() -> Vec<u8> {
 }
 
 /// Writes `content` to a file and imports it, by detection.
-fn import(content: &[u8], reference: Option<&str>) -> Result<(Store, ImageId, tempfile::TempDir), StoreError> {
+fn import(
+    content: &[u8],
+    reference: Option<&str>,
+) -> Result<(Store, ImageId, tempfile::TempDir), StoreError> {
     let (directory, store) = store();
     let path = directory.path().join("image.tar");
     fs::write(&path, content).expect("write");
@@ -71,7 +74,8 @@ fn a_layout_keeps_its_digest_in_every_wrapping() {
 
 #[test]
 fn configuration_is_understood() {
-    let (store, image, _directory) = import(&Layout::of(&layers(), "web:1").archive(), None).expect("imports");
+    let (store, image, _directory) =
+        import(&Layout::of(&layers(), "web:1").archive(), None).expect("imports");
     let config = store.config(&image).expect("config");
     assert_eq!((config.entrypoint, config.cmd), (vec!["/init".to_owned()], vec!["--serve".to_owned()]));
     assert_eq!(config.env, ["A=1", "B="]);
@@ -94,16 +98,21 @@ fn a_docker_archive_is_imported_under_all_its_names() {
         assert_eq!(store.resolve("shop").expect("reads"), None, "that would be its tag `latest`");
         let config = store.config(&image).expect("config");
         assert_eq!((config.cmd, config.user), (vec!["serve".to_owned()], None));
-        let types: Vec<_> = store.blobs_of(&image).expect("blobs").into_iter().map(|blob| blob.media_type).collect();
+        let types: Vec<_> =
+            store.blobs_of(&image).expect("blobs").into_iter().map(|blob| blob.media_type).collect();
         assert!(types[2].ends_with("tar+zstd"), "{types:?}");
     }
-    assert_eq!(import(&docker_archive(), None).expect("imports").1, import(&docker_archive(), None).expect("imports").1);
+    assert_eq!(
+        import(&docker_archive(), None).expect("imports").1,
+        import(&docker_archive(), None).expect("imports").1
+    );
 }
 
 #[test]
 fn a_docker_archive_with_a_wrong_layer_is_refused() {
     let mut content = docker_archive();
-    let place = content.windows(3).position(|window| window == b"two").expect("the layer's file name or content");
+    let place =
+        content.windows(3).position(|window| window == b"two").expect("the layer's file name or content");
     let body = content[place..].windows(3).rposition(|window| window == b"two").expect("content") + place;
     content[body] = b'T';
     let error = import(&content, None).map(drop).expect_err("another layer");
@@ -118,17 +127,17 @@ fn several_images_need_a_word_which() {
     layout.index(&[(one.clone(), "1"), (two.clone(), "registry.example/web:2")]);
     let archive = layout.archive();
     match import(&archive, None).map(drop) {
-        Err(StoreError::WhichImage { available, .. }) => assert_eq!(available, ["image:1", "registry.example/web:2"]),
+        Err(StoreError::WhichImage { available, .. }) => {
+            assert_eq!(available, ["image:1", "registry.example/web:2"]);
+        }
         other => panic!("{other:?}"),
     }
     assert!(matches!(import(&archive, Some("3")).map(drop), Err(StoreError::WhichImage { .. })));
-    let digest_in = |descriptor: &serde_json::Value| descriptor["digest"].as_str().expect("digest").to_owned();
-    for (reference, expected) in [
-        ("1", &one),
-        ("image:1", &one),
-        ("registry.example/web:2", &two),
-        (digest_in(&two).as_str(), &two),
-    ] {
+    let digest_in =
+        |descriptor: &serde_json::Value| descriptor["digest"].as_str().expect("digest").to_owned();
+    for (reference, expected) in
+        [("1", &one), ("image:1", &one), ("registry.example/web:2", &two), (digest_in(&two).as_str(), &two)]
+    {
         let (_store, image, _directory) = import(&archive, Some(reference)).expect(reference);
         assert_eq!(image.to_string(), digest_in(expected), "{reference}");
     }
@@ -159,9 +168,11 @@ fn an_index_for_several_platforms_gives_this_one() {
 
 #[test]
 fn an_image_for_another_machine_is_refused() {
-    let config = json!({ "architecture": "arm64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [] } });
+    let config =
+        json!({ "architecture": "arm64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [] } });
     let manifest = json!([{ "Config": "cfg.json", "RepoTags": ["arm:1"], "Layers": [] }]);
-    let archive = Tar::default().file("cfg.json", &config.to_string()).file("manifest.json", &manifest.to_string());
+    let archive =
+        Tar::default().file("cfg.json", &config.to_string()).file("manifest.json", &manifest.to_string());
     let error = import(&archive.end(), None).map(drop).expect_err("for another machine");
     assert!(error.to_string().ends_with("it is for linux/arm64, and this is linux/amd64"), "{error}");
 }
@@ -170,7 +181,8 @@ fn an_image_for_another_machine_is_refused() {
 fn what_follows_the_archive_belongs_to_the_layer() {
     let mut padded = layers().remove(0);
     padded.resize(padded.len() + 20 * 512, 0);
-    let (store, image, _directory) = import(&Layout::of(&[padded], "web:1").archive(), None).expect("imports");
+    let (store, image, _directory) =
+        import(&Layout::of(&[padded], "web:1").archive(), None).expect("imports");
     store.rootfs(&image, UnpackPolicy::LOCAL).expect("has the digest of all its bytes");
 }
 
@@ -202,7 +214,9 @@ fn names_move_and_digests_can_be_short() {
     assert_eq!(store.resolve("web:1").expect("reads"), Some(two), "the name moved");
     store.register(Some(&name), one).expect("named");
     assert_eq!(store.resolve("team/app:latest").expect("reads"), Some(one));
-    for reference in [one.to_string(), one.0.hex(), one.0.hex()[..12].to_owned(), one.to_string()[..20].to_owned()] {
+    for reference in
+        [one.to_string(), one.0.hex(), one.0.hex()[..12].to_owned(), one.to_string()[..20].to_owned()]
+    {
         assert_eq!(store.resolve(&reference).expect("reads"), Some(one), "{reference}");
     }
     assert_eq!(store.resolve(&one.0.hex()[..5]).expect("reads"), None, "too short to mean anything");
@@ -218,7 +232,9 @@ fn bad_names_are_not_taken() {
     for bad in ["", "a b", "a//b", "/a", "a/", "a:", ":tag", "sha256:12", "ä", &"x".repeat(301)] {
         assert!(bad.parse::<ImageName>().is_err(), "{bad:?}");
     }
-    for (good, full) in [("a", "a:latest"), ("host:5000/a", "host:5000/a:latest"), ("h/a:1.2-x_y", "h/a:1.2-x_y")] {
+    for (good, full) in
+        [("a", "a:latest"), ("host:5000/a", "host:5000/a:latest"), ("h/a:1.2-x_y", "h/a:1.2-x_y")]
+    {
         assert_eq!(good.parse::<ImageName>().expect(good).as_str(), full);
     }
 }

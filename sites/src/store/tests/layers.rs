@@ -39,7 +39,8 @@ fn tree_of(layer: Tar) -> TempDir {
 #[test]
 fn each_layer_is_a_directory_and_the_topmost_comes_first() {
     let (directory, store) = store();
-    let layers = [tar().file("a", "1").end(), tar().file("a", "2").file("b", "2").end(), tar().file("c", "3").end()];
+    let layers =
+        [tar().file("a", "1").end(), tar().file("a", "2").file("b", "2").end(), tar().file("c", "3").end()];
     let image = image_of(&store, directory.path(), &layers);
     let rootfs = store.rootfs(&image, UnpackPolicy::LOCAL).expect("unpacks");
     let first_files: Vec<_> = rootfs.lower.iter().map(|tree| listing(tree).len()).collect();
@@ -63,7 +64,8 @@ fn layers_are_shared_between_images() {
 
 #[test]
 fn whiteouts_hide_lower_layers_only() {
-    let tree = tree_of(tar().directory("d").file("d/.wh.gone", "").file("d/.wh.kept", "").file("d/kept", "new"));
+    let tree =
+        tree_of(tar().directory("d").file("d/.wh.gone", "").file("d/.wh.kept", "").file("d/kept", "new"));
     assert!(is_whiteout(&tree.path().join("d/gone")));
     assert_eq!(fs::read(tree.path().join("d/kept")).expect("read"), b"new");
     // The other way round it is the same.
@@ -73,7 +75,9 @@ fn whiteouts_hide_lower_layers_only() {
 
 #[test]
 fn notes_of_other_file_systems_are_left_out() {
-    let tree = tree_of(tar().directory(".wh..wh.plnk").file(".wh..wh.plnk/12", "x").file(".wh..wh.aufs", "").file("f", ""));
+    let tree = tree_of(
+        tar().directory(".wh..wh.plnk").file(".wh..wh.plnk/12", "x").file(".wh..wh.aufs", "").file("f", ""),
+    );
     assert_eq!(listing(tree.path()).keys().collect::<Vec<_>>(), [Path::new("f")]);
 }
 
@@ -108,7 +112,8 @@ fn directories_keep_times_and_modes() {
 #[test]
 fn the_root_directory_gets_its_attributes_from_the_layer_that_names_it() {
     let (directory, store) = store();
-    let layers = [tar().mode("./", b'5', 0o700).end(), tar().mode("./", b'5', 0o711).end(), tar().file("f", "").end()];
+    let layers =
+        [tar().mode("./", b'5', 0o700).end(), tar().mode("./", b'5', 0o711).end(), tar().file("f", "").end()];
     let image = image_of(&store, directory.path(), &layers);
     assert_eq!(store.rootfs(&image, UnpackPolicy::LOCAL).expect("unpacks").mode, 0o711);
     let image = image_of(&store, directory.path(), &layers[2..]);
@@ -157,7 +162,8 @@ fn many_threads_unpack_once() {
     let image = image_of(&store, directory.path(), &layers);
     // Another process has another store on the same directory.
     let other = Store::open(store.directory()).expect("opens");
-    let stores: Vec<_> = (0..8).map(|number| if number % 2 == 0 { store.clone() } else { other.clone() }).collect();
+    let stores: Vec<_> =
+        (0..8).map(|number| if number % 2 == 0 { store.clone() } else { other.clone() }).collect();
     let found: Vec<Rootfs> = thread::scope(|scope| {
         let threads: Vec<_> = stores
             .iter()
@@ -197,10 +203,16 @@ fn plain_listing(tree: &Path) -> String {
 fn sorted(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     // The size of a directory is the file system's business.
-    let mut lines: Vec<_> = text
-        .lines()
-        .map(|line| if line.contains(" d ") { line.rsplit_once(' ').map_or(line, |(start, _)| start) } else { line })
-        .collect();
+    let mut lines: Vec<_> =
+        text.lines()
+            .map(|line| {
+                if line.contains(" d ") {
+                    line.rsplit_once(' ').map_or(line, |(start, _)| start)
+                } else {
+                    line
+                }
+            })
+            .collect();
     lines.sort_unstable();
     lines.join("\n")
 }
@@ -232,7 +244,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 fn layer(acts: &[Act]) -> Vec<u8> {
     let (mut tar, mut directories, mut others) = (tar(), Vec::<String>::new(), Vec::<String>::new());
     for act in acts {
-        let (Act::File(path) | Act::Link(path) | Act::Directory(path, _) | Act::Whiteout(path) | Act::Opaque(path)) = act;
+        let (Act::File(path)
+        | Act::Link(path)
+        | Act::Directory(path, _)
+        | Act::Whiteout(path)
+        | Act::Opaque(path)) = act;
         let parents: Vec<_> = path.match_indices('/').map(|(slash, _)| path[..slash].to_owned()).collect();
         if parents.iter().chain([path]).any(|path| others.contains(path)) {
             continue;
@@ -248,7 +264,8 @@ fn layer(acts: &[Act]) -> Vec<u8> {
                 directories.push(parent.clone());
             }
         }
-        let (parent, last) = path.rsplit_once('/').map_or(("", path.as_str()), |(parent, last)| (parent, last));
+        let (parent, last) =
+            path.rsplit_once('/').map_or(("", path.as_str()), |(parent, last)| (parent, last));
         tar = match act {
             Act::File(_) => tar.file(path, &format!("content {}", others.len())),
             Act::Link(_) => tar.symlink(path, "a/b"),
@@ -266,12 +283,14 @@ fn layer(acts: &[Act]) -> Vec<u8> {
 #[test]
 fn an_overlay_and_a_merged_tree_show_the_same() {
     needs_root();
-    let config = Config { cases: 40, max_global_rejects: 10_000, failure_persistence: None, ..Config::default() };
-    let makes = |acts: Vec<Act>| acts.into_iter().filter(|act| !matches!(act, Act::Whiteout(_) | Act::Opaque(_)));
-    let base = prop::collection::vec(acts(), 4).prop_map(move |parts| parts.into_iter().flat_map(makes).collect());
-    let images = (base, prop::collection::vec(acts(), 1..4)).prop_map(|(base, upper): (Vec<Act>, _)| {
-        std::iter::once(base).chain(upper).collect::<Vec<_>>()
-    });
+    let config =
+        Config { cases: 40, max_global_rejects: 10_000, failure_persistence: None, ..Config::default() };
+    let makes =
+        |acts: Vec<Act>| acts.into_iter().filter(|act| !matches!(act, Act::Whiteout(_) | Act::Opaque(_)));
+    let base =
+        prop::collection::vec(acts(), 4).prop_map(move |parts| parts.into_iter().flat_map(makes).collect());
+    let images = (base, prop::collection::vec(acts(), 1..4))
+        .prop_map(|(base, upper): (Vec<Act>, _)| std::iter::once(base).chain(upper).collect::<Vec<_>>());
     let outcome = TestRunner::new(config).run(&images, |layers| {
         let home = TempDir::new().expect("temporary directory");
         let unpacked: Vec<_> = layers
@@ -280,8 +299,8 @@ fn an_overlay_and_a_merged_tree_show_the_same() {
             .map(|(number, acts)| {
                 let tree = home.path().join(number.to_string());
                 fs::create_dir(&tree).expect("create");
-                let (record, _) =
-                    unpack(&layer(acts)[..], &tree, UnpackPolicy::LOCAL, &Limits::default()).expect("unpacks");
+                let (record, _) = unpack(&layer(acts)[..], &tree, UnpackPolicy::LOCAL, &Limits::default())
+                    .expect("unpacks");
                 assert!(record.unnamed.is_empty());
                 UnpackedLayer { tree, record }
             })

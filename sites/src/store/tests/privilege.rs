@@ -10,7 +10,8 @@ use crate::store::policy::{Devices, Limits, Trust, UnpackPolicy};
 use crate::store::unpack::unpack;
 use crate::store::xattr;
 
-const TRUSTED_PEER: UnpackPolicy = UnpackPolicy { trust: Trust::Peer { setuid: true }, devices: Devices::Refuse };
+const TRUSTED_PEER: UnpackPolicy =
+    UnpackPolicy { trust: Trust::Peer { setuid: true }, devices: Devices::Refuse };
 
 fn mode(path: &Path) -> u32 {
     path.metadata().expect("stat").permissions().mode() & 0o7777
@@ -31,7 +32,11 @@ fn set_uid_bits_are_kept_by_trust() {
     ] {
         let tree = TempDir::new().expect("temporary directory");
         let (record, _) = unpack(&layer[..], tree.path(), policy, &Limits::default()).expect("unpacks");
-        assert_eq!((mode(&tree.path().join("su")), mode(&tree.path().join("wall"))), (su, wall), "{policy:?}");
+        assert_eq!(
+            (mode(&tree.path().join("su")), mode(&tree.path().join("wall"))),
+            (su, wall),
+            "{policy:?}"
+        );
         assert_eq!(record.stripped, stripped);
         // These give nobody a right: who creates a file there only shares it with the directory's group.
         assert_eq!((mode(&tree.path().join("mail")), mode(&tree.path().join("tmp"))), (0o2775, 0o1777));
@@ -42,12 +47,16 @@ fn set_uid_bits_are_kept_by_trust() {
 fn file_capabilities_are_kept_by_trust() {
     needs_root();
     // cap_net_raw, effective and permitted, as the kernel stores it; the bytes include a newline.
-    let capability: &[u8] = b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x0a\x00\x00\x00\x00\x00\x00\x00";
-    let layer = Tar::default().pax(&[("SCHILY.xattr.security.capability", capability)]).file("ping", "x").end();
-    for (policy, kept) in [(UnpackPolicy::LOCAL, true), (TRUSTED_PEER, true), (UnpackPolicy::STRANGER, false)] {
+    let capability: &[u8] =
+        b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x0a\x00\x00\x00\x00\x00\x00\x00";
+    let layer =
+        Tar::default().pax(&[("SCHILY.xattr.security.capability", capability)]).file("ping", "x").end();
+    for (policy, kept) in [(UnpackPolicy::LOCAL, true), (TRUSTED_PEER, true), (UnpackPolicy::STRANGER, false)]
+    {
         let tree = TempDir::new().expect("temporary directory");
         let (record, _) = unpack(&layer[..], tree.path(), policy, &Limits::default()).expect("unpacks");
-        let found = xattr::read(std::fs::File::open(tree.path().join("ping")).expect("open")).expect("attributes");
+        let found =
+            xattr::read(std::fs::File::open(tree.path().join("ping")).expect("open")).expect("attributes");
         let expected = kept.then(|| (b"security.capability".to_vec(), capability.to_vec()));
         assert_eq!(found, Vec::from_iter(expected), "{policy:?}");
         assert_eq!(record.stripped, u64::from(!kept));

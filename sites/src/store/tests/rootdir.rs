@@ -38,7 +38,8 @@ fn make_root(at: &Path) {
     }
     for path in ["bin", "etc/pipe", "etc"] {
         let times = Timestamps { last_access: fixed, last_modification: fixed };
-        rustix::fs::utimensat(CWD, at.join(path), &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).expect("time");
+        rustix::fs::utimensat(CWD, at.join(path), &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .expect("time");
     }
 }
 
@@ -75,13 +76,27 @@ fn the_image_is_the_directory() {
     let facts = |at: &Path| {
         let mut facts = Vec::new();
         for path in [
-            PathBuf::from("."), "bin".into(), "usr/bin/tool".into(), "usr/bin/alias".into(), "etc/zero".into(),
-            "etc/pipe".into(), "etc/empty".into(), format!("etc/{}", "long-name-".repeat(20)).into(),
+            PathBuf::from("."),
+            "bin".into(),
+            "usr/bin/tool".into(),
+            "usr/bin/alias".into(),
+            "etc/zero".into(),
+            "etc/pipe".into(),
+            "etc/empty".into(),
+            format!("etc/{}", "long-name-".repeat(20)).into(),
         ] {
             let stat = at.join(&path).symlink_metadata().unwrap_or_else(|error| panic!("{path:?}: {error}"));
             let times = (stat.mtime(), stat.mtime_nsec());
             let links = if stat.is_dir() { 0 } else { stat.nlink() };
-            facts.push((path, stat.mode(), stat.uid(), stat.gid(), times, links, if stat.is_file() { stat.len() } else { 0 }));
+            facts.push((
+                path,
+                stat.mode(),
+                stat.uid(),
+                stat.gid(),
+                times,
+                links,
+                if stat.is_file() { stat.len() } else { 0 },
+            ));
         }
         facts
     };
@@ -91,7 +106,10 @@ fn the_image_is_the_directory() {
     let ino = |name: &str| tree.join(name).metadata().expect("stat").ino();
     assert_eq!(ino("usr/bin/alias"), ino("usr/bin/tool"));
     let file = fs::File::open(tree.join("etc/zero")).expect("open");
-    assert_eq!(crate::store::xattr::read(&file).expect("read"), [(b"user.note".to_vec(), b"a\nb\0c".to_vec())]);
+    assert_eq!(
+        crate::store::xattr::read(&file).expect("read"),
+        [(b"user.note".to_vec(), b"a\nb\0c".to_vec())]
+    );
     assert!(!tree.join("etc/socket").exists(), "no archive can hold a socket");
 }
 
@@ -119,7 +137,11 @@ fn an_unchanged_directory_is_not_read_again() {
 fn a_directory_that_just_changed_is_read_again() {
     let (_directory, store) = store();
     import(&store, root().path()).expect("imports");
-    assert_eq!(fs::read_dir(store.directory().join("rootdirs")).expect("list").count(), 0, "not to be relied on yet");
+    assert_eq!(
+        fs::read_dir(store.directory().join("rootdirs")).expect("list").count(),
+        0,
+        "not to be relied on yet"
+    );
 }
 
 #[test]
@@ -140,13 +162,23 @@ fn device_nodes_are_part_of_the_image() {
     let (_directory, store) = store();
     let root = root();
     fs::create_dir(root.path().join("dev")).expect("create");
-    mknodat(CWD, root.path().join("dev/null"), FileType::CharacterDevice, Mode::RUSR, rustix::fs::makedev(1, 3))
-        .expect("node");
+    mknodat(
+        CWD,
+        root.path().join("dev/null"),
+        FileType::CharacterDevice,
+        Mode::RUSR,
+        rustix::fs::makedev(1, 3),
+    )
+    .expect("node");
     let image = import(&store, root.path()).expect("imports");
     let rootfs = store.rootfs(&image, UnpackPolicy::STRANGER).expect("unpacks without it");
     assert!(rootfs.lower[0].join("dev").is_dir() && !rootfs.lower[0].join("dev/null").exists());
-    mknodat(CWD, root.path().join("etc/gone"), FileType::CharacterDevice, Mode::empty(), 0).expect("whiteout");
-    assert!(matches!(import(&store, root.path()), Err(StoreError::BadRoot { .. })), "an overlay's upper directory");
+    mknodat(CWD, root.path().join("etc/gone"), FileType::CharacterDevice, Mode::empty(), 0)
+        .expect("whiteout");
+    assert!(
+        matches!(import(&store, root.path()), Err(StoreError::BadRoot { .. })),
+        "an overlay's upper directory"
+    );
 }
 
 /// Ends with status 0 only if import refuses a directory on which something is mounted. Run as a process of its own
@@ -158,7 +190,9 @@ fn mounts_are_not_crossed() {
     let root = root();
     fs::create_dir(root.path().join("proc")).expect("create");
     // A helper's mount namespace is reached through its /proc entry's root; it lives until its stdin is closed.
-    for (mount, at) in [("mount -t proc proc \"$1/proc\"", "proc"), ("mount --bind \"$1/usr\" \"$1/etc\"", "etc")] {
+    for (mount, at) in
+        [("mount -t proc proc \"$1/proc\"", "proc"), ("mount --bind \"$1/usr\" \"$1/etc\"", "etc")]
+    {
         let mut helper = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-c"])
             .arg(format!("{mount} && echo ready && exec cat"))

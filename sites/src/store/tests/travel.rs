@@ -77,7 +77,8 @@ fn wrong_content_leaves_nothing() {
     drop(dropped);
     assert_eq!(store.missing(&[expected, expected]), [expected]);
     assert!(matches!(store.open_blob(&expected), Err(StoreError::NoBlob { .. })));
-    let left: Vec<_> = listing(store.directory()).into_iter().filter(|(_, what)| what.starts_with("file")).collect();
+    let left: Vec<_> =
+        listing(store.directory()).into_iter().filter(|(_, what)| what.starts_with("file")).collect();
     assert!(left.iter().all(|(path, _)| path.ends_with("lock") || path.ends_with("ingest.lock")), "{left:?}");
     write(5, b"hello").expect("the right content");
     write(5, b"hello").expect("and once more");
@@ -96,7 +97,10 @@ fn announced_sizes_are_bounded() {
 fn an_incomplete_image_is_not_listed() {
     let ((here, source), (_there, destination)) = (store(), store());
     let image = image_of(&source, here.path(), &layers());
-    assert!(matches!(destination.register(None, image), Err(StoreError::NoBlob { .. })), "not even a manifest");
+    assert!(
+        matches!(destination.register(None, image), Err(StoreError::NoBlob { .. })),
+        "not even a manifest"
+    );
     travel(&source, &destination, &image);
     let layer = source.blobs_of(&image).expect("listed")[3].digest;
     fs::remove_file(destination.directory().join("blobs/sha256").join(layer.hex())).expect("remove");
@@ -127,7 +131,8 @@ fn a_manifest_must_fit_its_configuration() {
     layout.index(&[(descriptor, "web:1")]);
     let path = directory.path().join("layout");
     layout.write(&path);
-    let error = store.import(&ImageSource::OciLayout { path, reference: None }, None).expect_err("contradiction");
+    let error =
+        store.import(&ImageSource::OciLayout { path, reference: None }, None).expect_err("contradiction");
     assert!(matches!(error, StoreError::BadImage { .. }), "{error}");
 }
 
@@ -137,8 +142,12 @@ fn a_layer_that_is_not_what_the_configuration_says_is_not_unpacked() {
     let mut layout = Layout::default();
     layout.0.insert("oci-layout".into(), b"{}".to_vec());
     let honest = layout.image(&layers());
-    let text = String::from_utf8(layout.0.values().find(|blob| blob.starts_with(b"{\"arch")).expect("config").clone());
-    let swapped = text.expect("text").replace(&super::digest_of(&layers()[1]).to_string(), &digest("other").to_string());
+    let text = String::from_utf8(
+        layout.0.values().find(|blob| blob.starts_with(b"{\"arch")).expect("config").clone(),
+    );
+    let swapped = text
+        .expect("text")
+        .replace(&super::digest_of(&layers()[1]).to_string(), &digest("other").to_string());
     let mut config = layout.blob(swapped.as_bytes());
     config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
     let hex = honest["digest"].as_str().expect("digest").trim_start_matches("sha256:");
@@ -150,7 +159,8 @@ fn a_layer_that_is_not_what_the_configuration_says_is_not_unpacked() {
     layout.index(&[(descriptor, "web:1")]);
     let path = directory.path().join("layout");
     layout.write(&path);
-    let image = store.import(&ImageSource::OciLayout { path, reference: None }, None).expect("looks complete");
+    let image =
+        store.import(&ImageSource::OciLayout { path, reference: None }, None).expect("looks complete");
     let error = store.rootfs(&image, UnpackPolicy::LOCAL).expect_err("the content differs");
     assert!(matches!(error, StoreError::WrongLayer { .. }), "{error}");
     assert_eq!(crate::store::layers::layer_homes(&store).len(), 1, "the honest layer below it may stay");

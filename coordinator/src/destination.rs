@@ -1,0 +1,78 @@
+//! Taking a service in: one migration, as seen from the site that it comes to.
+//!
+//! A link for a migration is a row of messages. An offer leads through the straight part, from the reservation to
+//! HELD ([`steps`]), which lives and dies with its link: whatever goes wrong in it, REFUSED is recorded, what exists
+//! of the copy is discarded, and the source is told why. Every other message is a word about what the journal knows
+//! ([`words`]), and may come over any link, at any time, any number of times.
+//!
+//! When a link ends while the copy is HELD, the copy stays, and this site asks the source from time to time.
+
+mod image;
+mod restore;
+mod steps;
+mod words;
+
+use std::sync::Arc;
+
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::message::PeerMessage;
+use ums_model::names::MigrationId;
+use ums_sites::adapter::SiteAdapter;
+use ums_transfer::link::Link;
+
+use crate::core::Core;
+use crate::failure;
+use crate::recovery::attend;
+use crate::settle::is_settled;
+
+/// Serves one link that a paired site opened for the migration `id`, until that site closes it. `Err` is for this
+/// site's log; the other one was told what it needs.
+pub(crate) async fn serve<S: SiteAdapter>(
+    core: &Arc<Core<S>>,
+    mut link: Link,
+    id: MigrationId,
+) -> Result<(), WireError> {
+    let served = serve_messages(core, &mut link, id).await;
+    if let Some(chronicle) = core.chronicles.of(id) {
+        chronicle.add_sent(link.frames.writer.sent() + link.frames.reader.received()).await;
+        let row = chronicle.row();
+        if !is_settled(&core.desks.desk(&row.service).standing()) {
+            attend(core, row);
+        }
+    }
+    served
+}
+
+async fn serve_messages<S: SiteAdapter>(
+    core: &Arc<Core<S>>,
+    link: &mut Link,
+    id: MigrationId,
+) -> Result<(), WireError> {
+    let name = link.peer.site.clone();
+    let cut = |error| failure::cut(&name, "waiting for its word", &error);
+    loop {
+        let message: PeerMessage = tokio::select! {
+            biased;
+            () = core.stopping.cancelled() => return Ok(()),
+            message = link.frames.next() => match message.map_err(cut)? {
+                Some(message) => message,
+                None => return Ok(()),
+            },
+        };
+        // Revoking takes effect at the next message, not only at the next connection.
+        if !core.peers.trusts(&link.peer.fingerprint) {
+            return Err(WireError::new(ErrorCode::NotPaired, format!("site {name} is not paired any more")));
+        }
+        match message.about() {
+            Some(about) if about.migration == id => {}
+            _ => {
+                let message = format!("site {name} speaks of another migration than {id}");
+                return Err(WireError::new(ErrorCode::BadRequest, message));
+            }
+        }
+        match message {
+            PeerMessage::Offer { about, offer } => steps::offered(core, link, about, *offer).await?,
+            message => words::told(core, link, &message).await?,
+        }
+    }
+}

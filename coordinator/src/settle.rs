@@ -1,0 +1,295 @@
+//! Bringing a migration to its end when the straight course has ended, well or badly.
+//!
+//! From COMMIT on there is no straight course any more: the link may be cut, either daemon may die, and still exactly
+//! one copy has to run in the end. So the rest of a migration is a loop that may be entered at any point, also after
+//! a restart: *look at the copy, ask the other site if its word is needed, ask the rules, do what they say*, until
+//! they have nothing more to say. A migration that fails before COMMIT is rolled back by the same loop.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use ums_model::action::{Action, Word};
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::facts::Answer;
+use ums_model::message::{About, PeerMessage};
+use ums_model::phase::{Outcome, Phase};
+use ums_model::standing::{Role as Half, Standing};
+use ums_model::{destination, source};
+use ums_sites::adapter::SiteAdapter;
+use ums_transfer::link::{Link, Purpose};
+
+use crate::act::facts;
+use crate::control;
+use crate::core::{Core, Seen};
+use crate::desk::Lane;
+use crate::failure;
+use crate::fault::Step;
+use crate::journal::{MigrationRow, Role};
+
+/// How the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// The rules have nothing more to say.
+    Yes,
+    /// It was asked to stop before that.
+    NotYet,
+}
+
+/// Runs the loop for the migration of `row`, over `link` as long as that works. Returns early only if `stop` is
+/// cancelled, and never in the middle of a deed. Safe to run again.
+pub(crate) async fn settle<S: SiteAdapter>(
+    core: &Core<S>,
+    lane: &mut Lane,
+    row: &MigrationRow,
+    mut link: Option<Link>,
+    stop: &CancellationToken,
+) -> Settled {
+    let mut pause = core.config.deadlines.retry_least;
+    let chronicle = core.chronicles.of(row.id);
+    loop {
+        let standing = lane.standing();
+        let other = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Settled::NotYet,
+            other = ask(core, &standing, row, &mut link) => other,
+        };
+        let arrived = other == Some(Answer::Running) && row.role == Role::Source;
+        if let Some(chronicle) = chronicle.as_deref().filter(|_| arrived) {
+            chronicle.runs_again().await;
+            chronicle.leave(&core.journal, Phase::Resume, None).await;
+            chronicle.enter(&core.journal, Phase::Release).await;
+        }
+        match advance(core, lane, Some(row), other).await {
+            Ok(()) if is_settled(&lane.standing()) => {
+                if let Some(chronicle) = chronicle.as_deref() {
+                    chronicle.runs_again().await;
+                    if arrived {
+                        chronicle.leave(&core.journal, Phase::Release, None).await;
+                    }
+                }
+                close(core, row, link).await;
+                return Settled::Yes;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(service = %row.service, migration = %row.id, %error, "a step has to be tried again");
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Settled::NotYet,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = next_pause(pause, core.config.deadlines.retry_most);
+    }
+}
+
+/// One turn: what the rules say, done. `row` is the migration that the service is in, if it is in one.
+pub(crate) async fn advance<S: SiteAdapter>(
+    core: &Core<S>,
+    lane: &mut Lane,
+    row: Option<&MigrationRow>,
+    other: Option<Answer>,
+) -> Result<(), WireError> {
+    let seen = core.look(lane.service()).await;
+    let standing = lane.standing();
+    let writes_outside = row.is_some_and(|row| row.spec.writes_outside());
+    let mut actions = standing.recover(facts(seen, other, writes_outside));
+    clear_remains(&standing, seen, &mut actions);
+    // Words are not handed on: who needs one asks for it, and the source says COMMIT anew in the next turn.
+    core.perform(lane, row.map(|row| row.id), actions).await.map(drop)
+}
+
+/// Whether nothing is left to be done, as far as the journal knows.
+pub(crate) fn is_settled(standing: &Standing) -> bool {
+    match standing.role() {
+        Half::Source(half) => matches!(
+            half.stage(),
+            source::Stage::Idle | source::Stage::Released | source::Stage::Lost | source::Stage::Superseded
+        ),
+        Half::Destination(half) => matches!(
+            half.stage(),
+            destination::Stage::Idle
+                | destination::Stage::Running
+                | destination::Stage::Refused
+                | destination::Stage::Aborted
+                | destination::Stage::Stuck
+        ),
+    }
+}
+
+/// What a settled migration came to, at the site that has `role` in it.
+pub(crate) fn outcome(standing: &Standing) -> Outcome {
+    match standing.role() {
+        Half::Source(half) => match half.stage() {
+            source::Stage::Released => Outcome::Done,
+            source::Stage::Lost => Outcome::Lost,
+            source::Stage::Superseded => Outcome::Stuck,
+            _ => Outcome::RolledBack,
+        },
+        Half::Destination(half) => match half.stage() {
+            destination::Stage::Running => Outcome::Done,
+            destination::Stage::Stuck => Outcome::Stuck,
+            _ => Outcome::RolledBack,
+        },
+    }
+}
+
+/// The pause after `pause`: twice as long, up to `most`.
+pub(crate) fn next_pause(pause: Duration, most: Duration) -> Duration {
+    (pause * 2).min(most)
+}
+
+/// A nest without tasks is no copy, so the rules do not see it; but where nothing of the service may stay, it has to
+/// go as well.
+fn clear_remains(standing: &Standing, seen: Seen, actions: &mut Vec<Action>) {
+    if !seen.remains {
+        return;
+    }
+    let deed = match standing.role() {
+        Half::Source(half) if half.stage() == source::Stage::Released => Action::Release,
+        Half::Destination(half)
+            if matches!(half.stage(), destination::Stage::Refused | destination::Stage::Aborted) =>
+        {
+            Action::Discard
+        }
+        _ => return,
+    };
+    if !actions.contains(&deed) {
+        actions.insert(0, deed);
+    }
+}
+
+/// Asks the other site where the rules cannot go on without its word; `None` if they can, or if it does not answer.
+async fn ask<S: SiteAdapter>(
+    core: &Core<S>,
+    standing: &Standing,
+    row: &MigrationRow,
+    link: &mut Option<Link>,
+) -> Option<Answer> {
+    let about = About { migration: row.id, service: row.service.clone(), epoch: standing.epoch() };
+    let answer = match standing.role() {
+        Half::Source(half) => match half.stage() {
+            source::Stage::Committed { .. } => tell_commit(core, row, about, link).await,
+            source::Stage::Stuck => query(core, row, about).await,
+            _ => return None,
+        },
+        Half::Destination(half) => match half.stage() {
+            destination::Stage::Held { .. } => query(core, row, about).await,
+            _ => return None,
+        },
+    };
+    match answer {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            tracing::info!(service = %row.service, migration = %row.id, %error, "the other site does not answer");
+            None
+        }
+    }
+}
+
+async fn query<S: SiteAdapter>(core: &Core<S>, row: &MigrationRow, about: About) -> Result<Answer, WireError> {
+    let peer = core.peer_of(row)?;
+    control::ask_state(core, &peer, about).await
+}
+
+/// Says COMMIT and hears what became of it. The link is kept if it works and given up if not.
+async fn tell_commit<S: SiteAdapter>(
+    core: &Core<S>,
+    row: &MigrationRow,
+    about: About,
+    slot: &mut Option<Link>,
+) -> Result<Answer, WireError> {
+    let mut link = match slot.take() {
+        Some(link) => link,
+        None => core.dial(&core.peer_of(row)?, Purpose::Migration { id: row.id }).await?,
+    };
+    let cut = |error| failure::cut(&row.peer_name, "telling it the commit", &error);
+    let (sent, received) = (link.frames.writer.sent(), link.frames.reader.received());
+    link.frames.send(&PeerMessage::Commit { about: about.clone() }).await.map_err(cut)?;
+    core.config.faults.at(Step::Resume).await?;
+    let message: PeerMessage = link.frames.expect(core.config.deadlines.commit).await.map_err(cut)?;
+    if let Some(chronicle) = core.chronicles.of(row.id) {
+        let moved = link.frames.writer.sent() - sent + link.frames.reader.received() - received;
+        chronicle.add_sent(moved).await;
+        if let PeerMessage::Refused { error, .. } = &message {
+            chronicle.blame(error.clone()).await;
+        }
+    }
+    match (message.about(), message.word()) {
+        (Some(again), Some(Word::State { answer })) if *again == about => {
+            *slot = Some(link);
+            Ok(answer)
+        }
+        _ => {
+            let message = format!("site {} answered COMMIT with something else", row.peer_name);
+            Err(WireError::new(ErrorCode::Internal, message))
+        }
+    }
+}
+
+/// A courtesy: the other side sees an end instead of a cut.
+async fn close<S: SiteAdapter>(core: &Core<S>, row: &MigrationRow, link: Option<Link>) {
+    if let Some(link) = link
+        && tokio::time::timeout(core.config.deadlines.answer, link.close()).await.is_err()
+    {
+        tracing::debug!(migration = %row.id, "the link did not close in time");
+    }
+}
+
+/// Ends a settled migration: its report, its last event. `cause` is why it failed, if it did and nobody knows better;
+/// `told` says that the other site need not be told. Tried until the journal takes it; `NotYet` only if the daemon
+/// stops first.
+pub(crate) async fn conclude<S: SiteAdapter>(
+    core: &Core<S>,
+    lane: &mut Lane,
+    row: &MigrationRow,
+    outcome: Outcome,
+    cause: Option<WireError>,
+    told: bool,
+) -> Settled {
+    let Some(chronicle) = core.chronicles.of(row.id) else { return Settled::Yes };
+    if row.role == Role::Destination {
+        core.promises.release(&row.service);
+    }
+    let error = match outcome {
+        Outcome::Done => None,
+        _ => Some(chronicle.blamed().await.or(cause).unwrap_or_else(|| unexplained(row, outcome))),
+    };
+    let told = told || outcome == Outcome::Done;
+    if matches!(outcome, Outcome::Done | Outcome::RolledBack) {
+        lane.raise(None);
+    }
+    let mut pause = core.config.deadlines.retry_least;
+    let keep = core.config.limits.history.get();
+    while let Err(error) = core.chronicles.end(&chronicle, &core.journal, outcome, error.clone(), told, keep).await {
+        tracing::error!(migration = %row.id, error = failure::chain(&error), "cannot note the end of a migration");
+        tokio::select! {
+            biased;
+            () = core.stopping.cancelled() => return Settled::NotYet,
+            () = tokio::time::sleep(pause) => pause = next_pause(pause, core.config.deadlines.retry_most),
+        }
+    }
+    tracing::info!(service = %row.service, migration = %row.id, %outcome, "migration ended");
+    Settled::Yes
+}
+
+/// What is said about a migration whose cause of failure was lost with a restart.
+fn unexplained(row: &MigrationRow, outcome: Outcome) -> WireError {
+    let code = match outcome {
+        Outcome::Lost => ErrorCode::Lost,
+        Outcome::Stuck => ErrorCode::Stuck,
+        Outcome::Done | Outcome::RolledBack => ErrorCode::Aborted,
+    };
+    WireError::new(code, format!("the migration of {} was interrupted by a restart of a site's daemon", row.service))
+}
+
+impl<S: SiteAdapter> Core<S> {
+    /// The other site of a migration, if it is still paired.
+    pub(crate) fn peer_of(&self, row: &MigrationRow) -> Result<crate::journal::PairedRow, WireError> {
+        self.peers.by_fingerprint(&row.peer).ok_or_else(|| {
+            let message = format!("site {} ({}) is not paired any more", row.peer_name, row.peer.short());
+            WireError::new(ErrorCode::NotPaired, message)
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! Giving a service away: one migration, as seen from the site that it leaves.
+//!
+//! Everything before COMMIT is a straight list of steps with one failure branch: whatever goes wrong, ABORT is
+//! recorded, the service is thawed, the destination is told, and the outcome is `rolled-back` with the cause. From
+//! COMMIT on [`crate::settle`] goes on, for as long as it takes.
+
+mod steps;
+mod image;
+mod talk;
+mod tell;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::message::About;
+use ums_model::names::{Digest, Epoch, MigrationId, ServiceName, SiteName};
+use ums_model::phase::{Mode, Phase};
+use ums_model::standing::{Role as Half, Standing};
+use ums_sites::adapter::SiteAdapter;
+use ums_transfer::link::Link;
+
+use crate::chronicle::Chronicle;
+use crate::clock::{ms, unix_ms};
+use crate::core::Core;
+use crate::desk::Lane;
+use crate::failure;
+use crate::fault::Step;
+use crate::journal::{MigrationRow, Role};
+use crate::preflight::{Preflight, preflight};
+use crate::settle::{Settled, conclude, outcome, settle};
+pub(crate) use tell::tell_abort;
+
+/// What a user wants.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    /// Which service.
+    pub(crate) service: ServiceName,
+    /// To which paired site.
+    pub(crate) to: SiteName,
+    /// How its state shall travel.
+    pub(crate) mode: Mode,
+}
+
+/// Begins a migration if nothing is in its way. `Ok`: it is under way and will end by itself. `Err`: nothing was
+/// touched, at neither site.
+pub(crate) async fn begin<S: SiteAdapter>(core: &Arc<Core<S>>, wish: Wish) -> Result<MigrationId, WireError> {
+    let wished = Instant::now();
+    let Wish { service, to, mode } = wish;
+    if mode != Mode::Cold {
+        let message = format!("cannot migrate {service} in mode {mode}: this version knows only cold");
+        return Err(WireError::new(ErrorCode::Unsupported, message)
+            .with_hint(format!("ums migrate {service} --to {to} --mode cold")));
+    }
+    let id = MigrationId::new(uuid::Uuid::now_v7());
+    let holder = core.holder(Some(id), "being migrated", false);
+    let stop = holder.stop.clone();
+    let lane = core.desks.desk(&service).take(holder)?;
+    must_be_home(core, &lane.standing(), &service).await?;
+    let permit = Arc::clone(&core.permits).try_acquire_owned().map_err(|_| {
+        WireError::new(ErrorCode::Busy, "as many migrations as this site allows are under way".to_owned())
+    })?;
+    let preflight = preflight(core, &service, &to, Some(id)).await?;
+    if let Some(refusal) = Preflight::refusal(&preflight.plan, &service, &to) {
+        return Err(refusal);
+    }
+    let row = MigrationRow {
+        id,
+        service,
+        epoch: lane.standing().epoch().next(),
+        role: Role::Source,
+        peer: preflight.peer.fingerprint,
+        peer_name: preflight.peer.name.clone(),
+        mode,
+        approach: preflight.service.approach,
+        spec: preflight.spec.clone(),
+        started_unix_ms: unix_ms().saturating_sub(ms(wished.elapsed()) as u64),
+        told: false,
+        ended: None,
+    };
+    let planned = wished.elapsed();
+    let chronicle = core.chronicles.begin(row, core.config.name.clone(), planned);
+    let migration = Migration {
+        core: Arc::clone(core),
+        lane,
+        _permit: permit,
+        chronicle,
+        preflight,
+        stop,
+        link: None,
+        missing: Vec::new(),
+        offered: false,
+        blobs: Vec::new(),
+    };
+    core.tasks.spawn(migration.run(planned));
+    Ok(id)
+}
+
+/// Why a service that is not at home here cannot leave.
+pub(crate) async fn must_be_home<S: SiteAdapter>(
+    core: &Core<S>,
+    standing: &Standing,
+    service: &ServiceName,
+) -> Result<(), WireError> {
+    if standing.is_home() {
+        return Ok(());
+    }
+    let role = match standing.role() {
+        Half::Source(_) => Role::Source,
+        Half::Destination(_) => Role::Destination,
+    };
+    let found = core.journal.migration_of(service, standing.epoch(), role).await;
+    let row = found.map_err(|error| failure::journal(&error))?;
+    match (standing.role(), row) {
+        (Half::Source(half), Some(row)) if half.stage() == ums_model::source::Stage::Released => {
+            let message = format!("service {service} is not at site {} any more: it moved to {}", core.config.name, row.peer_name);
+            Err(WireError::new(ErrorCode::ServiceNotFound, message))
+        }
+        (Half::Destination(half), _) if half.is_resting() => Err(failure::no_service(service, &core.config.name)),
+        (_, Some(row)) => Err(crate::desk::already_migrating(service, row.id)),
+        (_, None) => Err(WireError::new(ErrorCode::Stuck, format!("service {service} is not at home here: {standing}"))),
+    }
+}
+
+/// One migration under way. Its task owns it, and through the lane the service.
+struct Migration<S> {
+    core: Arc<Core<S>>,
+    lane: Lane,
+    _permit: OwnedSemaphorePermit,
+    chronicle: Arc<Chronicle>,
+    preflight: Preflight,
+    /// The user's wish that it should not go on, or the daemon's end. Honoured before COMMIT.
+    stop: CancellationToken,
+    link: Option<Link>,
+    missing: Vec<Digest>,
+    /// Whether the destination may have heard of it.
+    offered: bool,
+    blobs: Vec<ums_sites::adapter::Blob>,
+}
+
+impl<S: SiteAdapter> Migration<S> {
+    async fn run(mut self, planned: std::time::Duration) {
+        let journal = self.core.journal.clone();
+        self.chronicle.enter(&journal, Phase::Plan).await;
+        self.chronicle.leave_after(&journal, Phase::Plan, ms(planned), None).await;
+        self.chronicle.predicted(self.preflight.plan.predicted).await;
+        let cause = match self.attempt().await {
+            Ok(()) => None,
+            Err(cause) => {
+                tracing::warn!(migration = %self.chronicle.row().id, %cause, "the migration fails, the service stays here");
+                self.chronicle.note(&journal, format!("rolling back: {}", cause.message)).await;
+                self.hang_up().await;
+                Some(cause)
+            }
+        };
+        self.settle(cause).await;
+    }
+
+    /// The course of a migration up to COMMIT. `Err`: COMMIT is not decided, and the service has to be thawed.
+    async fn attempt(&mut self) -> Result<(), WireError> {
+        self.reserve().await?;
+        self.image().await?;
+        self.arm().await?;
+        self.look_again().await?;
+        let dump = self.freeze().await?;
+        let dumped = self.transfer(dump).await?;
+        self.held(&dumped).await?;
+        self.commit().await
+    }
+
+    /// From COMMIT to the release, or back to a running service.
+    async fn settle(mut self, cause: Option<WireError>) {
+        let core = Arc::clone(&self.core);
+        if cause.is_none() {
+            self.chronicle.enter(&core.journal, Phase::Resume).await;
+            if core.config.faults.at(Step::Committed).await.is_err() {
+                self.hang_up().await;
+            }
+        }
+        // From here on nobody can stop it but the end of the daemon.
+        let row = self.chronicle.row();
+        self.lane.relabel(core.holder(Some(row.id), "being migrated", false));
+        if settle(&core, &mut self.lane, &row, self.link.take(), &core.stopping).await == Settled::NotYet {
+            return;
+        }
+        let outcome = outcome(&self.lane.standing());
+        let settled = conclude(&core, &mut self.lane, &row, outcome, cause, !self.offered).await;
+        drop(self);
+        if settled == Settled::Yes {
+            tell_abort(&core, row.id).await;
+        }
+    }
+
+    /// Gives the link up: the destination sees a cut, and discards what it has unless it is HELD.
+    async fn hang_up(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.chronicle.add_sent(link.frames.writer.sent() + link.frames.reader.received()).await;
+        }
+    }
+
+    fn about(&self) -> About {
+        let row = self.chronicle.row();
+        About { migration: row.id, service: row.service, epoch: row.epoch }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.chronicle.epoch()
+    }
+}

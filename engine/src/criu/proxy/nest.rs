@@ -1,0 +1,64 @@
+//! The nest as the proxy sees it.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::socket_peercred;
+
+use super::channel::{Channel, wait};
+use crate::cgroup::{Cgroup, CgroupError};
+use crate::criu::link::{FromNest, FromProxy, MAX_LINE, RestoreDeadlines};
+
+/// Longest time between armed and go. Its end is only a belt: both the nest's and runc's end are noticed.
+const ARMED: Duration = Duration::from_secs(3600);
+
+/// How long the nest may take to read a line.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Nest {
+    stream: BufReader<UnixStream>,
+}
+
+impl Nest {
+    pub(super) fn connect(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// The cgroup in which the nest is: a place where a process may be that is not in the container's.
+    pub(super) fn cgroup(&self) -> Result<Cgroup, CgroupError> {
+        let pid = socket_peercred(self.stream.get_ref()).map_err(io::Error::from);
+        let pid = pid.map_err(|source| CgroupError::Read { path: "the nest's socket".into(), source })?;
+        Cgroup::of_process(pid.pid.as_raw_pid())
+    }
+
+    /// Tells it something. It may be gone, and that changes nothing.
+    pub(super) fn tell(&mut self, message: &FromProxy) {
+        if let Ok(mut line) = serde_json::to_vec(message) {
+            line.push(b'\n');
+            let _ = self.stream.get_mut().write_all(&line);
+        }
+    }
+
+    /// Waits for go. The error says who does not want it any more.
+    pub(super) fn go(&mut self, runc: &Channel) -> Result<RestoreDeadlines, &'static str> {
+        let deadline = Instant::now() + ARMED;
+        let ready = wait(&[runc.0.as_fd(), self.stream.get_ref().as_fd()], deadline);
+        match ready {
+            Ok(0) => return Err("runc gave up before the images were complete"),
+            Ok(_) => {}
+            Err(_) => return Err("the images did not come in time"),
+        }
+        let mut line = String::new();
+        let read = (&mut self.stream).take(MAX_LINE).read_line(&mut line);
+        match read.map(|_| serde_json::from_str(&line)) {
+            Ok(Ok(FromNest::Go(deadlines))) => Ok(deadlines),
+            _ => Err("the nest called the restore off"),
+        }
+    }
+}

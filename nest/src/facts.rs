@@ -1,0 +1,35 @@
+//! What `plan` needs to know of the running service, read without stopping it.
+
+use ums_engine::files::{Limits, open_root, tree_size};
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::names::Bytes;
+use ums_model::phase::Approach;
+use ums_model::plan::ServiceFacts;
+
+use crate::parcel::Tree;
+use crate::server::{Nest, failure};
+
+/// Looks at the service. Touches nothing. What only the site knows (migration, image) is left at "no".
+pub(crate) fn observe(nest: &Nest) -> Result<ServiceFacts, WireError> {
+    let internal = |error: &dyn std::error::Error| failure(ErrorCode::Internal, error);
+    let pids = nest.cgroup.procs().map_err(|error| internal(&error))?;
+    let mut files = 0;
+    for (_, root) in Tree::of_source(&nest.recipe, nest.dir.upper()) {
+        let root = open_root(&root).map_err(|error| internal(&error))?;
+        let size = tree_size(root, Limits::default()).map_err(|error| internal(&error))?;
+        files += size.bytes.get();
+    }
+    Ok(ServiceFacts {
+        running: nest.is_alive(),
+        migrating: None,
+        approach: Approach::Container,
+        memory: Bytes(0),
+        files: Bytes(files),
+        tasks: u32::try_from(pids.len()).unwrap_or(u32::MAX),
+        threads: 0,
+        image_at_source: true,
+        image_at_destination: false,
+        image_bytes: Bytes(0),
+        blockers: Vec::new(),
+    })
+}

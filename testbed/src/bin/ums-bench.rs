@@ -1,0 +1,79 @@
+//! Benchmarks of UMS, and what they are measured against. `cargo xtask bench` builds and starts this.
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use ums_testbed::bench::{self, Contender, Options, plain};
+use ums_testbed::interrupt;
+
+/// Measures UMS on this machine. Needs root, except for --list.
+#[derive(Debug, Parser)]
+#[command(name = "ums-bench")]
+struct Args {
+    /// Which benchmark; all of them if left out
+    name: Option<String>,
+    /// A small form that ends within five minutes
+    #[arg(long)]
+    quick: bool,
+    /// Name all benchmarks and measure none
+    #[arg(long)]
+    list: bool,
+    /// Print one JSON object per line on stdout, and nothing else there
+    #[arg(long)]
+    json: bool,
+    /// Runs per point
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: Option<u32>,
+    /// Leave the other contender out
+    #[arg(long, value_name = "WHO")]
+    only: Option<Who>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Who {
+    Own,
+    Baseline,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    // The first process of a container of the baseline is this program, too, until it becomes the workload.
+    if let Some((plain::INIT, rest)) = words.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return told(plain::init(rest));
+    }
+    let args = Args::parse();
+    if args.list {
+        for (name, what) in bench::ALL {
+            match args.json {
+                true => println!("{}", serde_json::json!({ "name": name, "measures": what })),
+                false => println!("{name:<8}{what}"),
+            }
+        }
+        return ExitCode::SUCCESS;
+    }
+    if let Some(name) = &args.name
+        && !bench::ALL.iter().any(|(known, _)| known == name)
+    {
+        eprintln!("ums-bench: there is no benchmark `{name}`; `cargo xtask bench --list` names all");
+        return ExitCode::from(2);
+    }
+    let only = args.only.map(|who| match who {
+        Who::Own => Contender::Own,
+        Who::Baseline => Contender::Baseline,
+    });
+    let options = Options { quick: args.quick, json: args.json, runs: args.runs, only };
+    // One so far; with the second this becomes a choice.
+    let outcome = interrupt::clean_up_on_signals().and_then(|()| bench::cold(options));
+    interrupt::stop_here_if_interrupted();
+    told(outcome)
+}
+
+fn told(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ums-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A lab whose daemons run with short deadlines, and with whatever else a test wants to be different about them.
+
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use ums_testbed::command::{Finished, finish};
+use ums_testbed::lab::Lab;
+use ums_testbed::net::SiteIndex;
+use ums_testbed::programs;
+use ums_testbed::shaper::Shape;
+use ums_testbed::site::Site;
+
+use crate::PATIENCE;
+
+/// A cut link is noticed in seconds, not in a quarter of a minute. The rules are the same, the tests are shorter.
+const CONFIGURATION: &str = "\
+[deadlines]
+connect = 2
+handshake = 4
+keep_alive = 1
+idle = 6
+stall = 10
+answer = 6
+commit = 6
+retry_most = 1
+";
+
+/// What is different about one site's daemon.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Twist {
+    /// More arguments for `ums site`.
+    pub(crate) arguments: Vec<String>,
+    /// Shell commands in front of the daemon, in a mount namespace of their own that the daemon inherits.
+    pub(crate) prelude: String,
+    /// A program with arguments that starts the daemon.
+    pub(crate) launcher: String,
+}
+
+/// A lab of two paired sites. All of [`Lab`] can be used on it.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    // Dropped first: it needs the program in the directory.
+    lab: Lab,
+    _directory: tempfile::TempDir,
+}
+
+impl Rig {
+    /// Two sites as any others.
+    pub(crate) fn new() -> Result<Self> {
+        Self::with(&[])
+    }
+
+    /// Two sites, some of them different.
+    pub(crate) fn with(twists: &[(SiteIndex, Twist)]) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("ums-rig-").tempdir()?;
+        let configuration = directory.path().join("site.toml");
+        fs::write(&configuration, CONFIGURATION)?;
+        let real = programs::find("ums")?;
+        // Everything but the daemon is passed on as it is. `exec` keeps the pid, so the lab kills what it means to kill.
+        let mut script = format!(
+            "#!/bin/sh\nset -e\nreal='{}'\n[ \"$1 $2\" = '--json site' ] || exec \"$real\" \"$@\"\nname=$4\n\
+             set -- \"$real\" \"$@\" --config '{}'\ncase $name in\n",
+            real.display(),
+            configuration.display()
+        );
+        for (site, Twist { arguments, prelude, launcher }) in twists {
+            let arguments: Vec<String> = arguments.iter().map(|word| format!("'{word}'")).collect();
+            let prelude_file = directory.path().join(format!("{site}.sh"));
+            fs::write(&prelude_file, format!("{prelude}\nexec \"$@\"\n"))?;
+            let mut words = launcher.clone();
+            if !prelude.is_empty() {
+                let _ =
+                    write!(words, " unshare --mount --propagation slave sh -e '{}'", prelude_file.display());
+            }
+            let _ = writeln!(script, "{site}) set -- {words} \"$@\" {} ;;", arguments.join(" "));
+        }
+        script.push_str("esac\nexec \"$@\"\n");
+        let program = directory.path().join("ums");
+        fs::write(&program, script)?;
+        fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+        let lab = Lab::with(2, Shape::open(), &program).context("cannot start two sites")?;
+        Ok(Self { lab, _directory: directory })
+    }
+}
+
+impl Deref for Rig {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+/// `ums ARGS` at a site as people type it: without `--json`, with `input` as standard input.
+pub(crate) fn typed(site: &Site, args: &[&str], input: &str) -> Result<Finished> {
+    let mut command = Command::new(site.program());
+    command.arg("--socket").arg(site.socket()).args(args);
+    finish(command, input, PATIENCE)
+}
+
+/// The cgroup of a site's services, below each hierarchy's root.
+pub(crate) fn cgroup_of(site: &Site) -> Result<String> {
+    let status = site.ums(&["status"])?.success()?;
+    let short = status.text("fingerprint")?.get(..8).context("a short fingerprint")?.to_owned();
+    Ok(format!("ums-{short}"))
+}

@@ -1,0 +1,100 @@
+//! What is there because of services: nothing of it may be left when they are removed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use ums_testbed::lab::Lab;
+use ums_testbed::site::Site;
+
+use crate::eventually;
+use crate::rig::cgroup_of;
+
+/// Everything that the services of all sites of a lab have caused, one line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Traces(BTreeSet<String>);
+
+impl Traces {
+    /// What is there now.
+    pub(crate) fn of(lab: &Lab) -> Result<Self> {
+        let mut lines = BTreeSet::new();
+        for site in lab.sites() {
+            let mut add = |kind: &str, what: &str| {
+                lines.insert(format!("site {site} {kind} {what}", site = site.name()));
+            };
+            for name in names(&site.state().join("services")) {
+                add("directory", &name);
+            }
+            let ns = lab.net().site(site.index());
+            for line in ns.command("ip", &["-oneline", "link"], "")?.lines() {
+                // Number, name and flags; the rest are counters and addresses.
+                add("interface", line.split_whitespace().nth(1).unwrap_or(line));
+            }
+            for line in ns.command("nft", &["list", "tables"], "")?.lines() {
+                add("nft", line);
+            }
+            let cgroup = cgroup_of(site)?;
+            cgroups(&cgroup).iter().for_each(|path| add("cgroup", path));
+            processes(site, &cgroup).iter().for_each(|line| add("process", line));
+        }
+        let directory = lab.net().tag().directory().display().to_string();
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        lines.extend(
+            mounts.lines().filter(|line| line.contains(&directory)).map(|line| format!("mount {line}")),
+        );
+        Ok(Self(lines))
+    }
+
+    /// Waits until nothing is there but what was there `before`: what the kernel removes itself takes a moment.
+    pub(crate) fn wait_for(lab: &Lab, before: &Self) -> Result<()> {
+        let mut now = Self::of(lab)?;
+        let gone = eventually("no traces", || {
+            now = Self::of(lab)?;
+            Ok((now == *before).then_some(()))
+        });
+        if gone.is_err() {
+            let left: Vec<_> = now.0.difference(&before.0).collect();
+            let missing: Vec<_> = before.0.difference(&now.0).collect();
+            bail!("left behind: {left:#?}; gone that was there before: {missing:#?}");
+        }
+        Ok(())
+    }
+}
+
+/// The cgroups of a site's services, in all hierarchies.
+fn cgroups(name: &str) -> Vec<String> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = names(root).into_iter().map(|name| root.join(name)).chain([root.to_owned()]);
+    let sites = hierarchies.map(|hierarchy| hierarchy.join(name));
+    sites.flat_map(|site| directories(&site)).collect()
+}
+
+fn processes(site: &Site, cgroup: &str) -> Vec<String> {
+    let state = site.state().display().to_string();
+    let describe = |pid: String| {
+        let directory = Path::new("/proc").join(&pid);
+        let command = fs::read(directory.join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let cgroups = fs::read_to_string(directory.join("cgroup")).unwrap_or_default();
+        // Neither the daemon nor a client of it is a trace of a service.
+        let is_ours =
+            command.contains(&state) && !command.contains(" site --name ") && !command.contains("--socket");
+        (is_ours || cgroups.contains(cgroup)).then(|| format!("{pid} {command}"))
+    };
+    names(Path::new("/proc"))
+        .into_iter()
+        .filter(|name| name.parse::<u32>().is_ok())
+        .filter_map(describe)
+        .collect()
+}
+
+fn directories(path: &Path) -> Vec<String> {
+    let inside = names(path).into_iter().map(|name| path.join(name)).filter(|path| path.is_dir());
+    inside.map(|path| path.display().to_string()).collect()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
