@@ -56,7 +56,10 @@ pub(crate) fn external_mounts(recipe: &Recipe) -> Vec<ExternalMount> {
         mounts.push(ExternalMount { read_only: bind.read_only, ..own(&bind.host, &bind.inside, true) });
     }
     for bind in &recipe.site_mounts {
-        mounts.push(ExternalMount { read_only: bind.read_only, ..own(&bind.host, &bind.inside, bind.host.is_dir()) });
+        mounts.push(ExternalMount {
+            read_only: bind.read_only,
+            ..own(&bind.host, &bind.inside, bind.host.is_dir())
+        });
     }
     mounts
 }
@@ -192,7 +195,8 @@ mod tests {
     fn users_are_resolved_like_other_tools_do() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("etc")).unwrap();
-        fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:/bin/sh\nredis:x:105:110::/:/bin/sh\n").unwrap();
+        fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:/bin/sh\nredis:x:105:110::/:/bin/sh\n")
+            .unwrap();
         fs::write(root.path().join("etc/group"), "root:x:0:\nweb:x:33:\n").unwrap();
         let resolve = |user| User::resolve(user, root.path()).map(|user| (user.uid, user.gid));
         assert_eq!(resolve(""), Some((0, 0)));

@@ -31,13 +31,26 @@ pub async fn connect(socket: &Path, patience: Duration) -> Result<UnixStream, Wi
         match UnixStream::connect(socket).await {
             Ok(stream) => return Ok(stream),
             Err(error) if tokio::time::Instant::now() >= deadline => {
-                let message = format!("cannot reach the nest at {}: {error}", socket.display());
-                return Err(WireError::new(ErrorCode::Unreachable, message)
-                    .with_hint("look into nest.log beside that socket, then `ums doctor`"));
+                return Err(unreachable(socket, &error));
             }
             Err(_) => tokio::time::sleep(RETRY).await,
         }
     }
+}
+
+/// A nest that does not come up has said why in its log.
+fn unreachable(socket: &Path, error: &std::io::Error) -> WireError {
+    let diagnosis =
+        socket.parent().map(|dir| crate::layout::NestDir::new(dir).diagnosis()).unwrap_or_default();
+    let said = std::fs::read_to_string(&diagnosis).unwrap_or_default();
+    let said = said
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("error:"))
+        .map_or_else(String::new, |line| format!("; it said: {line}"));
+    let message = format!("cannot reach the nest at {}: {error}{said}", socket.display());
+    WireError::new(ErrorCode::Unreachable, message)
+        .with_hint(format!("look into {}, then ums doctor", diagnosis.display()))
 }
 
 /// Sends a request and returns the connection, for requests that are followed by a stream.
@@ -48,7 +61,7 @@ pub async fn open(socket: &Path, request: &Request, patience: Duration) -> Resul
         writer.write_control(request).await?;
         writer.flush().await
     };
-    sent.await.map_err(broken)?;
+    sent.await.map_err(|error| broken(&error))?;
     Ok(stream)
 }
 
@@ -58,15 +71,14 @@ pub async fn ask(socket: &Path, request: &Request, within: Duration) -> Result<R
     let stream = connect(socket, within.min(Duration::from_secs(10))).await?;
     let (reader, writer) = split(stream);
     let mut conversation: NestConversation = Conversation::new(reader, writer, &local_deadlines());
-    conversation.send(request).await.map_err(broken)?;
-    match conversation.expect::<Reply>(within).await.map_err(broken)? {
+    conversation.send(request).await.map_err(|error| broken(&error))?;
+    match conversation.expect::<Reply>(within).await.map_err(|error| broken(&error))? {
         Reply::Failed { error } => Err(error),
         reply => Ok(reply),
     }
 }
 
-fn broken(error: ums_transfer::frame::FrameError) -> WireError {
-    let error: &dyn std::error::Error = &error;
+fn broken(error: &ums_transfer::frame::FrameError) -> WireError {
     WireError::new(ErrorCode::Internal, format!("the nest did not answer: {}", crate::server::chain(error)))
         .with_hint("ums status")
 }

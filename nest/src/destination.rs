@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::AsyncRead;
-use ums_engine::criu::restore::{ArmedRestore, ProxyListener, RestoreDeadlines, RestoreError, make_path, write_descriptors};
+use ums_engine::criu::restore::{
+    ArmedRestore, ProxyListener, RestoreDeadlines, RestoreError, make_path, write_descriptors,
+};
 use ums_engine::files::{FileWriter, TreeWriter, WritePolicy, open_root};
 use ums_engine::images::{self, Sink, Tmpfs};
 use ums_frontman::fence;
@@ -15,13 +17,13 @@ use ums_model::names::Epoch;
 use ums_transfer::archive::{ArchiveEvent, ArchiveReader, Limits};
 use ums_transfer::frame::{Channel, FrameReader};
 
-use crate::source::new_images;
 use crate::layout::{images as images_dir, proxy_path, proxy_socket};
 use crate::parcel::{Item, Tree};
 use crate::protocol::RestoredCopy;
 use crate::right::Right;
 use crate::runc::Restore;
 use crate::server::{Nest, failure};
+use crate::source::new_images;
 
 /// Longest time for runc and CRIU to start and ask for their images.
 const ARM_DEADLINE: Duration = Duration::from_secs(30);
@@ -38,7 +40,11 @@ pub(crate) struct Armed {
 impl Nest {
     /// Makes everything ready that can be before the freeze. Ok = images may come, the fence is closed. Err = nothing
     /// of the copy exists. Safe to repeat: an earlier attempt is discarded first.
-    pub(crate) async fn arm(&self, epoch: Epoch, requirements: &RestoreRequirements) -> Result<(), WireError> {
+    pub(crate) async fn arm(
+        &self,
+        epoch: Epoch,
+        requirements: &RestoreRequirements,
+    ) -> Result<(), WireError> {
         self.require_epoch(epoch)?;
         self.require("prepare a restore of", &[Right::Prepared])?;
         self.record_right(epoch, Right::Prepared, requirements.tasks)?;
@@ -136,10 +142,12 @@ impl Nest {
         let held = restoring.held().await.map_err(|error| restore_failed(&error))?;
         armed.runc.ended().await.map_err(|error| failed(&error))?;
         drop(armed.memory);
-        let tasks = u32::try_from(self.cgroup.procs().map_err(|error| failed(&error))?.len()).unwrap_or(u32::MAX);
+        let tasks =
+            u32::try_from(self.cgroup.procs().map_err(|error| failed(&error))?.len()).unwrap_or(u32::MAX);
         let restored = held.tasks.processes;
         if !self.cgroup.is_frozen().map_err(|error| failed(&error))? || tasks == 0 || tasks > restored {
-            let message = format!("the restored copy is not whole: {restored} tasks restored, {tasks} frozen");
+            let message =
+                format!("the restored copy is not whole: {restored} tasks restored, {tasks} frozen");
             return Err(WireError::new(ErrorCode::RestoreFailed, message));
         }
         self.record_right(epoch, Right::Held, tasks)?;
@@ -183,8 +191,15 @@ impl Nest {
 }
 
 /// What a service's own files may be: it had the capabilities to make them at the source.
-const SERVICE_FILES: WritePolicy =
-    WritePolicy { devices: true, setuid: true, limits: ums_engine::files::Limits { entries: 2_000_000, bytes: ums_model::names::Bytes::gib(1024), depth: 256 } };
+const SERVICE_FILES: WritePolicy = WritePolicy {
+    devices: true,
+    setuid: true,
+    limits: ums_engine::files::Limits {
+        entries: 2_000_000,
+        bytes: ums_model::names::Bytes::gib(1024),
+        depth: 256,
+    },
+};
 
 /// CRIU's own failures come with what to do about them.
 fn restore_failed(error: &RestoreError) -> WireError {
@@ -219,7 +234,11 @@ impl Unpack {
             let writer = TreeWriter::new(root, SERVICE_FILES).map_err(|error| refused(&error))?;
             trees.insert(tree, writer);
         }
-        Ok(Self { sink: Sink::open(&images_dir(), u64::MAX).map_err(|error| refused(&error))?, trees, open: BTreeMap::new() })
+        Ok(Self {
+            sink: Sink::open(&images_dir(), u64::MAX).map_err(|error| refused(&error))?,
+            trees,
+            open: BTreeMap::new(),
+        })
     }
 
     fn open(&mut self, channel: Channel, name: &str, item: Item) -> Result<(), WireError> {
@@ -231,7 +250,8 @@ impl Unpack {
             }
             Item::File { tree, entry } => {
                 let writer = self.trees.get_mut(&tree).ok_or_else(|| {
-                    let message = format!("the source sends files of {tree:?}, which this service does not have");
+                    let message =
+                        format!("the source sends files of {tree:?}, which this service does not have");
                     WireError::new(ErrorCode::RestoreFailed, message)
                 })?;
                 let file = writer.begin(&entry).map_err(|error| refused(&error))?;

@@ -107,9 +107,14 @@ where
     let reply = match ended {
         Ok(status) => {
             use std::os::unix::process::ExitStatusExt as _;
-            ExecReply::Exited(status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1))
+            ExecReply::Exited(
+                status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
+            )
         }
-        Err(error) => ExecReply::Failed(WireError::new(ErrorCode::Internal, format!("cannot wait for runc exec: {error}"))),
+        Err(error) => ExecReply::Failed(WireError::new(
+            ErrorCode::Internal,
+            format!("cannot wait for runc exec: {error}"),
+        )),
     };
     writer.write_control(&reply).await?;
     writer.flush().await
@@ -130,7 +135,10 @@ async fn pump(channel: Channel, mut from: impl AsyncRead + Unpin, to: mpsc::Send
 
 /// Copies the caller's input to the command. Ends with the caller's Close; a command that does not read its input is
 /// no error.
-async fn feed<R: AsyncRead + Unpin>(from: &mut FrameReader<R>, mut to: impl AsyncWrite + Unpin) -> Result<(), FrameError> {
+async fn feed<R: AsyncRead + Unpin>(
+    from: &mut FrameReader<R>,
+    mut to: impl AsyncWrite + Unpin,
+) -> Result<(), FrameError> {
     while let Some(frame) = from.read().await? {
         match frame.kind {
             Kind::Data if to.write_all(&frame.payload).await.is_ok() => {}

@@ -79,7 +79,8 @@ pub enum KeeperError {
 /// Runs the keeper of the nest in `dir` until the nest says that the service is gone for good. `program` is the `ums`
 /// binary that is started as nest, looked up anew each time, so that an upgrade takes effect with the next nest.
 pub fn main(dir: &Path, program: &Path) -> Result<(), KeeperError> {
-    let prepare = |action| move |source: rustix::io::Errno| KeeperError::Prepare { action, source: source.into() };
+    let prepare =
+        |action| move |source: rustix::io::Errno| KeeperError::Prepare { action, source: source.into() };
     if std::process::id() != 1 {
         return Err(KeeperError::NotInit);
     }
@@ -94,8 +95,10 @@ pub fn main(dir: &Path, program: &Path) -> Result<(), KeeperError> {
     mount("tmpfs", "/run", "tmpfs", run, Some(c"mode=755")).map_err(prepare("mount /run"))?;
     write_json(&dir.keeper(), &id).map_err(|source| KeeperError::Record { source })?;
 
-    let stdio = Stdio::new().map_err(|source| KeeperError::Prepare { action: "make the stdio pipes", source })?;
-    log::start(&dir, stdio.output).map_err(|source| KeeperError::Prepare { action: "open the log", source })?;
+    let stdio =
+        Stdio::new().map_err(|source| KeeperError::Prepare { action: "make the stdio pipes", source })?;
+    log::start(&dir, stdio.output)
+        .map_err(|source| KeeperError::Prepare { action: "open the log", source })?;
     supervise(&dir, program, &stdio.service);
     Ok(())
 }

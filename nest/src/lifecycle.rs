@@ -25,7 +25,8 @@ impl Nest {
         mount_all(&self.dir, &self.recipe).map_err(|error| failure(ErrorCode::Internal, &error))?;
         let user = User::resolve(&self.recipe.user, &merged()).ok_or_else(|| {
             let message = format!("the image has no user {:?}", self.recipe.user);
-            WireError::new(ErrorCode::BadRequest, message).with_hint("choose an existing user or a numeric id")
+            WireError::new(ErrorCode::BadRequest, message)
+                .with_hint("choose an existing user or a numeric id")
         })?;
         bundle::write(&self.recipe, user).map_err(|error| failure(ErrorCode::Internal, &error))
     }
@@ -57,12 +58,14 @@ impl Nest {
     /// Sends a signal to the service's first process.
     pub(crate) fn signal(&self, signal: i32) -> Result<(), WireError> {
         let pid = self.service_pid().ok_or_else(|| {
-            WireError::new(ErrorCode::ServiceNotFound, format!("service {} does not run", self.recipe.spec.name))
+            WireError::new(
+                ErrorCode::ServiceNotFound,
+                format!("service {} does not run", self.recipe.spec.name),
+            )
         })?;
         // Every number of the kernel's range is meaningful to the service, real-time signals included.
-        let number = Signal::from_named_raw(signal).ok_or_else(|| {
-            WireError::new(ErrorCode::BadRequest, format!("{signal} is no signal"))
-        })?;
+        let number = Signal::from_named_raw(signal)
+            .ok_or_else(|| WireError::new(ErrorCode::BadRequest, format!("{signal} is no signal")))?;
         kill_process(pid, number).map_err(|errno| failure(ErrorCode::Internal, &std::io::Error::from(errno)))
     }
 
@@ -122,8 +125,12 @@ impl Nest {
             return Ok(record);
         }
         let name = &self.recipe.spec.name;
-        let message = format!("cannot {action} service {name}: its copy here is {:?} in epoch {}", record.right, record.epoch);
-        Err(WireError::new(ErrorCode::Refused, message.to_lowercase()).with_hint(format!("ums status {name}")))
+        let message = format!(
+            "cannot {action} service {name}: its copy here is {:?} in epoch {}",
+            record.right, record.epoch
+        );
+        Err(WireError::new(ErrorCode::Refused, message.to_lowercase())
+            .with_hint(format!("ums status {name}")))
     }
 
     /// Err if `epoch` is older than one that was seen.

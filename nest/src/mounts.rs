@@ -38,8 +38,11 @@ pub(crate) fn mount_all(dir: &NestDir, recipe: &Recipe) -> Result<(), MountError
             dir.upper().display(),
             dir.work().display()
         );
-        let options = std::ffi::CString::new(options)
-            .map_err(|_| MountError { action: "mount", path: merged(), source: io::ErrorKind::InvalidInput.into() })?;
+        let options = std::ffi::CString::new(options).map_err(|_| MountError {
+            action: "mount",
+            path: merged(),
+            source: io::ErrorKind::InvalidInput.into(),
+        })?;
         mount("overlay", merged(), "overlay", MountFlags::empty(), Some(options.as_c_str()))
             .map_err(|errno| failed("mount the overlay on", &merged())(errno.into()))?;
     }

@@ -49,7 +49,13 @@ impl Runc {
     /// Creates the container from the bundle; its process waits for [`Runc::start`].
     pub(crate) async fn create(&self) -> Result<(), RuncError> {
         let mut command = self.command("create")?;
-        command.arg("create").arg("--bundle").arg(bundle()).arg("--pid-file").arg(service_pid()).arg(CONTAINER);
+        command
+            .arg("create")
+            .arg("--bundle")
+            .arg(bundle())
+            .arg("--pid-file")
+            .arg(service_pid())
+            .arg(CONTAINER);
         // The container inherits runc's own stdio, so its complaints go to a log file instead.
         self.attach(&mut command)?;
         let mut child = command.spawn().map_err(|source| self.spawn_error(source))?;
@@ -71,7 +77,14 @@ impl Runc {
     /// Starts a restore that will wait for its images in our proxy, which runc finds by `environment`.
     pub(crate) fn restore(&self, environment: &[(&'static str, OsString)]) -> Result<Restore, RuncError> {
         let mut command = self.command("restore")?;
-        command.args(["restore", "--detach", "--tcp-established", "--file-locks", "--manage-cgroups-mode", "soft"]);
+        command.args([
+            "restore",
+            "--detach",
+            "--tcp-established",
+            "--file-locks",
+            "--manage-cgroups-mode",
+            "soft",
+        ]);
         command.arg("--bundle").arg(bundle()).arg("--pid-file").arg(service_pid());
         command.arg("--image-path").arg(images()).arg("--work-path").arg(images()).arg(CONTAINER);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
@@ -142,7 +155,8 @@ impl Restore {
 }
 
 async fn finish(verb: &'static str, child: &mut Child, log: &Path) -> Result<(), RuncError> {
-    let status = tokio::time::timeout(DEADLINE, child.wait()).await.map_err(|_| RuncError::Timeout { verb })?;
+    let status =
+        tokio::time::timeout(DEADLINE, child.wait()).await.map_err(|_| RuncError::Timeout { verb })?;
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(_) => Err(RuncError::Failed { verb, words: words(log) }),

@@ -122,7 +122,8 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     let find = |tool| locate(tool).map_err(|error| failure(ErrorCode::CriuMissing, &error));
     let tools = Tools { criu: find(Tool::Criu)?, runc: find(Tool::Runc)? };
     ums_frontman::place::build(&recipe.place).await.map_err(|error| internal(&error))?;
-    let cgroup = Cgroup::of_container(&Path::new("/").join(&recipe.cgroup)).map_err(|error| internal(&error))?;
+    let cgroup =
+        Cgroup::of_container(&Path::new("/").join(&recipe.cgroup)).map_err(|error| internal(&error))?;
     let runc = Runc::new(tools.runc.clone(), stdio);
     let nest = Arc::new(Nest {
         dir,
@@ -134,7 +135,11 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
         armed: tokio::sync::Mutex::new(None),
         dumped: Outcome::new(),
         restored: Outcome::new(),
-        memory: Mutex::new(Memory { record, since: crate::keeper::unix_ms(), sessions: CancellationToken::new() }),
+        memory: Mutex::new(Memory {
+            record,
+            since: crate::keeper::unix_ms(),
+            sessions: CancellationToken::new(),
+        }),
         quit: Notify::new(),
     });
     // Only a settled copy is shown to the outside.
@@ -185,7 +190,11 @@ impl Nest {
         }
     }
 
-    async fn handle<R, W>(self: &Arc<Self>, request: Request, conversation: &mut Conversation<R, W>) -> Result<(), FrameError>
+    async fn handle<R, W>(
+        self: &Arc<Self>,
+        request: Request,
+        conversation: &mut Conversation<R, W>,
+    ) -> Result<(), FrameError>
     where
         R: tokio::io::AsyncRead + Unpin,
         W: tokio::io::AsyncWrite + Unpin,
@@ -228,7 +237,9 @@ impl Nest {
             Request::Status => return Reply::Status(self.status()),
             Request::Facts => return crate::facts::observe(self).map_or_else(failed, Reply::Facts),
             Request::Requirements => return self.requirements().map_or_else(failed, Reply::Requirements),
-            Request::DumpResult { epoch } => return self.dumped.wait(epoch).await.map_or_else(failed, Reply::Dumped),
+            Request::DumpResult { epoch } => {
+                return self.dumped.wait(epoch).await.map_or_else(failed, Reply::Dumped);
+            }
             Request::RestoreResult { epoch } => {
                 return self.restored.wait(epoch).await.map_or_else(failed, Reply::Restored);
             }

@@ -45,7 +45,8 @@ impl Nest {
         self.require_epoch(epoch)?;
         self.require("dump", &[Right::Run])?;
         if !self.is_alive() {
-            let message = format!("service {} does not run, so there is nothing to move", self.recipe.spec.name);
+            let message =
+                format!("service {} does not run, so there is nothing to move", self.recipe.spec.name);
             return Err(WireError::new(ErrorCode::ServiceNotFound, message));
         }
         self.record_right(epoch, Right::Dumping, 0)?;
@@ -63,7 +64,10 @@ impl Nest {
                 match self.undo_dump(epoch).await {
                     Ok(()) => Err(error),
                     Err(undo) => {
-                        let message = format!("{}; and the service could not be thawed: {}", error.message, undo.message);
+                        let message = format!(
+                            "{}; and the service could not be thawed: {}",
+                            error.message, undo.message
+                        );
                         Err(WireError::new(ErrorCode::Stuck, message))
                     }
                 }
@@ -113,7 +117,7 @@ impl Nest {
         while sent.take(archive, tail.next().await).await? {}
         let memory_bytes = sent.close(archive).await?;
         drop(memory);
-        let tasks = u32::try_from(dumped.tasks.processes).unwrap_or(u32::MAX);
+        let tasks = dumped.tasks.processes;
         let mut file_bytes = 0;
         for (tree, root) in Tree::of_source(&self.recipe, self.dir.upper()) {
             let form = if tree == Tree::Upper { TreeForm::Overlay } else { TreeForm::Plain };
@@ -169,7 +173,8 @@ async fn wait_for_orphans() -> Result<(), WireError> {
     while let Some(pid) = running_criu() {
         if tokio::time::Instant::now() >= deadline {
             let message = format!("an earlier criu (pid {pid} in the nest's pid namespace) does not end");
-            return Err(WireError::new(ErrorCode::Stuck, message).with_hint("look at what it waits for, then try again"));
+            return Err(WireError::new(ErrorCode::Stuck, message)
+                .with_hint("look at what it waits for, then try again"));
         }
         tokio::time::sleep(ORPHAN_POLL).await;
     }
@@ -200,24 +205,28 @@ impl Images {
         archive: &mut ArchiveWriter<'_, W>,
         chunk: Result<Option<Chunk>, TailError>,
     ) -> Result<bool, WireError> {
-        let Some(Chunk { name, bytes }) = chunk.map_err(|error| failure(ErrorCode::DumpFailed, &error))? else {
+        let Some(Chunk { name, bytes }) = chunk.map_err(|error| failure(ErrorCode::DumpFailed, &error))?
+        else {
             return Ok(false);
         };
         self.bytes += bytes.len() as u64;
         let channel = match self.open.get(&*name) {
             Some(channel) => *channel,
             None => {
-                let channel = archive.open(&name, &Item::Image).await.map_err(cut)?;
+                let channel = archive.open(&name, &Item::Image).await.map_err(|error| cut(&error))?;
                 *self.open.entry(name.to_string()).or_insert(channel)
             }
         };
-        archive.write(channel, bytes).await.map_err(cut)?;
+        archive.write(channel, bytes).await.map_err(|error| cut(&error))?;
         Ok(true)
     }
 
-    async fn close<W: AsyncWrite + Unpin>(self, archive: &mut ArchiveWriter<'_, W>) -> Result<u64, WireError> {
+    async fn close<W: AsyncWrite + Unpin>(
+        self,
+        archive: &mut ArchiveWriter<'_, W>,
+    ) -> Result<u64, WireError> {
         for channel in self.open.into_values() {
-            archive.close(channel).await.map_err(cut)?;
+            archive.close(channel).await.map_err(|error| cut(&error))?;
         }
         Ok(self.bytes)
     }
@@ -236,7 +245,10 @@ async fn send_tree<W: AsyncWrite + Unpin>(
     for item in read_tree(open_root(root).map_err(unreadable)?, options) {
         let TreeItem { entry, content } = item.map_err(unreadable)?;
         let name = entry.path.as_os_str().to_string_lossy().into_owned();
-        let channel = archive.open(&name, &Item::File { tree: tree.clone(), entry }).await.map_err(cut)?;
+        let channel = archive
+            .open(&name, &Item::File { tree: tree.clone(), entry })
+            .await
+            .map_err(|error| cut(&error))?;
         if let Some(mut content) = content {
             loop {
                 // Small files are what trees are made of: one buffer each, no thread hops.
@@ -248,10 +260,10 @@ async fn send_tree<W: AsyncWrite + Unpin>(
                 }
                 bytes += count as u64;
                 buffer.truncate(count);
-                archive.write(channel, buffer.freeze()).await.map_err(cut)?;
+                archive.write(channel, buffer.freeze()).await.map_err(|error| cut(&error))?;
             }
         }
-        archive.close(channel).await.map_err(cut)?;
+        archive.close(channel).await.map_err(|error| cut(&error))?;
     }
     Ok(bytes)
 }
@@ -271,8 +283,8 @@ fn early() -> WireError {
     WireError::new(ErrorCode::DumpFailed, "the images ended before the dump did")
 }
 
-fn cut(error: ArchiveError) -> WireError {
-    failure(ErrorCode::LinkCut, &error)
+fn cut(error: &ArchiveError) -> WireError {
+    failure(ErrorCode::LinkCut, error)
 }
 
 /// CLOCK_BOOTTIME in milliseconds.

@@ -122,11 +122,18 @@ pub trait SiteAdapter: Send + Sync + 'static {
 
     /// Imports an image from a path on this host or resolves a stored one; returns its name and digest in a spec-ready
     /// form.
-    fn import_image(&self, source: &ImageRequest) -> impl Future<Output = SiteResult<ums_model::spec::ImageRef>> + Send;
+    fn import_image(
+        &self,
+        source: &ImageRequest,
+    ) -> impl Future<Output = SiteResult<ums_model::spec::ImageRef>> + Send;
     /// Starts a new service. Err = nothing is left of it. Not for a name that exists (name-taken).
     fn run(&self, spec: &ServiceSpec) -> impl Future<Output = SiteResult<ServiceStatus>> + Send;
     /// Ends the service: SIGTERM, after `grace` SIGKILL; it stays listed with its exit code.
-    fn stop(&self, name: &ServiceName, grace: Duration) -> impl Future<Output = SiteResult<ServiceStatus>> + Send;
+    fn stop(
+        &self,
+        name: &ServiceName,
+        grace: Duration,
+    ) -> impl Future<Output = SiteResult<ServiceStatus>> + Send;
     /// Sends a signal to the service's first process.
     fn signal(&self, name: &ServiceName, signal: i32) -> impl Future<Output = SiteResult<()>> + Send;
     /// Starts a stopped service again.
@@ -140,21 +147,35 @@ pub trait SiteAdapter: Send + Sync + 'static {
     /// The log file of the service on this host.
     fn log_path(&self, name: &ServiceName) -> impl Future<Output = SiteResult<PathBuf>> + Send;
     /// A connection on which the caller speaks the nest's exec protocol (`ums_nest::exec`).
-    fn exec_stream(&self, name: &ServiceName) -> impl Future<Output = SiteResult<Box<dyn NestStream>>> + Send;
+    fn exec_stream(&self, name: &ServiceName)
+    -> impl Future<Output = SiteResult<Box<dyn NestStream>>> + Send;
 
     /// Blobs of the image, manifest included.
     fn image_blobs(&self, digest: &Digest) -> impl Future<Output = SiteResult<Vec<Blob>>> + Send;
     /// Which of them this site lacks.
     fn missing_blobs(&self, blobs: &[Blob]) -> impl Future<Output = SiteResult<Vec<Blob>>> + Send;
     /// Reads a blob.
-    fn read_blob(&self, digest: &Digest) -> impl Future<Output = SiteResult<Box<dyn AsyncRead + Send + Unpin>>> + Send;
+    fn read_blob(
+        &self,
+        digest: &Digest,
+    ) -> impl Future<Output = SiteResult<Box<dyn AsyncRead + Send + Unpin>>> + Send;
     /// Stores a blob read from `bytes`; verified against digest and size, nothing is left on Err.
-    fn write_blob(&self, blob: &Blob, bytes: &mut (dyn AsyncRead + Send + Unpin)) -> impl Future<Output = SiteResult<()>> + Send;
+    fn write_blob(
+        &self,
+        blob: &Blob,
+        bytes: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> impl Future<Output = SiteResult<()>> + Send;
     /// Names a complete image.
-    fn register_image(&self, image: &ums_model::spec::ImageRef) -> impl Future<Output = SiteResult<()>> + Send;
+    fn register_image(
+        &self,
+        image: &ums_model::spec::ImageRef,
+    ) -> impl Future<Output = SiteResult<()>> + Send;
 
     /// What the destination must know to prepare (stdio pipe names, task count, sizes).
-    fn restore_requirements(&self, name: &ServiceName) -> impl Future<Output = SiteResult<RestoreRequirements>> + Send;
+    fn restore_requirements(
+        &self,
+        name: &ServiceName,
+    ) -> impl Future<Output = SiteResult<RestoreRequirements>> + Send;
     /// Source: stop the service and dump it. Fence closes first.
     fn dump(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<Dump>> + Send;
     /// Source, before commit or after revocation: let the original run again, fence open. Ok = it runs. Also Ok if it runs already.
@@ -163,7 +184,12 @@ pub trait SiteAdapter: Send + Sync + 'static {
     fn release(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<()>> + Send;
 
     /// Destination: make everything that can exist before the freeze (nest, namespaces, fence closed, mounts, runc and CRIU waiting).
-    fn arm(&self, spec: &ServiceSpec, epoch: Epoch, requirements: &RestoreRequirements) -> impl Future<Output = SiteResult<()>> + Send;
+    fn arm(
+        &self,
+        spec: &ServiceSpec,
+        epoch: Epoch,
+        requirements: &RestoreRequirements,
+    ) -> impl Future<Output = SiteResult<()>> + Send;
     /// Destination: restore from an archive into HELD.
     fn restore(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<Restore>> + Send;
     /// Destination, after GRANTED(E) is durable: thaw. Ok = every task is thawed; the fence stays closed.

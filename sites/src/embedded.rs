@@ -23,17 +23,15 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use ums_model::error::{ErrorCode, WireError};
-use ums_model::names::{Epoch, Fingerprint, MountName, ServiceName, SiteName};
 use ums_model::message::RestoreRequirements;
+use ums_model::names::{Epoch, Fingerprint, MountName, ServiceName, SiteName};
 use ums_model::plan::{ServiceFacts, SiteFacts};
 use ums_model::spec::{ImageRef, ServiceSpec};
 use ums_nest::client::{ask, connect};
 use ums_nest::layout::NestDir;
 use ums_nest::protocol::{Reply, Request};
 
-use crate::adapter::{
-    Blob, Dump, ImageRequest, NestStream, Restore, ServiceStatus, SiteAdapter, SiteResult,
-};
+use crate::adapter::{Blob, Dump, ImageRequest, NestStream, Restore, ServiceStatus, SiteAdapter, SiteResult};
 use crate::store::Store;
 
 /// How long a nest may take to answer what needs no work.
@@ -73,9 +71,11 @@ impl Embedded {
     pub fn open(config: EmbeddedConfig) -> SiteResult<Self> {
         for dir in ["services", "volumes", "store"] {
             let path = config.state.join(dir);
-            std::fs::create_dir_all(&path).map_err(|error| internal(&format!("make {}", path.display()), &error))?;
+            std::fs::create_dir_all(&path)
+                .map_err(|error| internal(&format!("make {}", path.display()), &error))?;
         }
-        let store = Store::open(&config.state.join("store")).map_err(|error| chained(ErrorCode::Internal, &error))?;
+        let store =
+            Store::open(&config.state.join("store")).map_err(|error| chained(ErrorCode::Internal, &error))?;
         let registry = Arc::new(tokio::sync::Mutex::new(()));
         Ok(Self { config: Arc::new(config), store: Arc::new(store), registry })
     }
@@ -213,11 +213,18 @@ impl SiteAdapter for Embedded {
         Ok(self.missing(blobs))
     }
 
-    async fn read_blob(&self, digest: &ums_model::names::Digest) -> SiteResult<Box<dyn tokio::io::AsyncRead + Send + Unpin>> {
+    async fn read_blob(
+        &self,
+        digest: &ums_model::names::Digest,
+    ) -> SiteResult<Box<dyn tokio::io::AsyncRead + Send + Unpin>> {
         self.open_blob(digest)
     }
 
-    async fn write_blob(&self, blob: &Blob, bytes: &mut (dyn tokio::io::AsyncRead + Send + Unpin)) -> SiteResult<()> {
+    async fn write_blob(
+        &self,
+        blob: &Blob,
+        bytes: &mut (dyn tokio::io::AsyncRead + Send + Unpin),
+    ) -> SiteResult<()> {
         self.store_blob(blob, bytes).await
     }
 
@@ -244,7 +251,12 @@ impl SiteAdapter for Embedded {
         self.release_copy(name, epoch).await
     }
 
-    async fn arm(&self, spec: &ServiceSpec, epoch: Epoch, requirements: &RestoreRequirements) -> SiteResult<()> {
+    async fn arm(
+        &self,
+        spec: &ServiceSpec,
+        epoch: Epoch,
+        requirements: &RestoreRequirements,
+    ) -> SiteResult<()> {
         self.create_and_arm(spec, epoch, requirements).await
     }
 
@@ -275,4 +287,3 @@ fn recipe(dir: &NestDir) -> SiteResult<ums_nest::recipe::Recipe> {
 fn has_content(path: &Path) -> bool {
     std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }
-

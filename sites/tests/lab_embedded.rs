@@ -1,6 +1,8 @@
 //! Two embedded sites on one host move a service between them, without Coordinators: the mechanics below every
 //! migration. Needs root, runc, CRIU and the `ums` and `ums-workload` programs (`cargo xtask test` provides them).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,7 +21,27 @@ fn program(variable: &str) -> PathBuf {
     path.unwrap_or_else(|| panic!("{variable} must name a program; run `cargo xtask test`, which sets it"))
 }
 
-/// A site in a directory of its own. Its services are removed when it is dropped by [`Sites::end`].
+/// Removes what a failed test left at its sites.
+struct Cleared<'a>([&'a Embedded; 2]);
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                runtime.block_on(async {
+                    for site in self.0 {
+                        for service in site.list().await.unwrap_or_default() {
+                            let _ = site.remove(&service.spec.name, true).await;
+                        }
+                    }
+                });
+            });
+        });
+    }
+}
+
+/// A site in a directory of its own.
 fn site(dir: &Path, name: &str, number: u8) -> Embedded {
     Embedded::open(EmbeddedConfig {
         state: dir.join(name),
@@ -90,6 +112,7 @@ async fn log_has(site: &Embedded, name: &ServiceName, wanted: &str) {
 async fn lab_a_service_moves_there_and_back() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (site(dir.path(), "a", 0xa1), site(dir.path(), "b", 0xb1));
+    let _cleared = Cleared([&a, &b]);
     let image: ImageRef = a.import_image(&ImageRequest::Rootfs(root_directory(dir.path()))).await.unwrap();
     let name: ServiceName = "signals".parse().unwrap();
     let mut spec = ServiceSpec::new(name.clone(), image);

@@ -49,11 +49,17 @@ fn unreachable(daemon: &Daemon, why: impl std::fmt::Display) -> WireError {
 
 impl Daemon {
     /// From the command line.
-    pub(crate) fn from_args(socket: PathBuf, url: Option<String>, fingerprint: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn from_args(
+        socket: PathBuf,
+        url: Option<String>,
+        fingerprint: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let Some(url) = url else { return Ok(Self::Local(socket)) };
         let address = url.trim_start_matches("https://").trim_end_matches('/').to_owned();
-        let fingerprint = fingerprint.context("--url needs --fingerprint (or UMS_FINGERPRINT) of that site")?;
-        let token = std::env::var("UMS_TOKEN").context("--url needs a token in UMS_TOKEN (`ums token new` at that site)")?;
+        let fingerprint =
+            fingerprint.context("--url needs --fingerprint (or UMS_FINGERPRINT) of that site")?;
+        let token = std::env::var("UMS_TOKEN")
+            .context("--url needs a token in UMS_TOKEN (`ums token new` at that site)")?;
         Ok(Self::Remote { address, fingerprint: fingerprint.parse()?, token })
     }
 
@@ -76,12 +82,19 @@ impl Daemon {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(self, error))?;
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(self, error))?;
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>, upgrade: Option<&str>) -> CallResult<Response<Incoming>> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        upgrade: Option<&str>,
+    ) -> CallResult<Response<Incoming>> {
         let mut request = Request::builder().method(method).uri(path).header("host", "ums");
         if let Self::Remote { token, .. } = self {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -93,7 +106,8 @@ impl Daemon {
             request = request.header("content-type", "application/json");
         }
         let bytes = body.map(Value::to_string).unwrap_or_default();
-        let request = request.body(Full::new(Bytes::from(bytes))).map_err(|error| unreachable(self, error))?;
+        let request =
+            request.body(Full::new(Bytes::from(bytes))).map_err(|error| unreachable(self, error))?;
         let mut sender = self.sender().await?;
         let answer = tokio::time::timeout(ANSWER, sender.send_request(request)).await;
         let response = answer
@@ -105,7 +119,10 @@ impl Daemon {
         let status = response.status();
         let text = response.into_body().collect().await.map_err(|error| unreachable(self, error))?.to_bytes();
         Err(serde_json::from_slice(&text).unwrap_or_else(|_| {
-            WireError::new(ErrorCode::Internal, format!("the daemon answered {status}: {}", String::from_utf8_lossy(&text)))
+            WireError::new(
+                ErrorCode::Internal,
+                format!("the daemon answered {status}: {}", String::from_utf8_lossy(&text)),
+            )
         }))
     }
 
@@ -116,8 +133,9 @@ impl Daemon {
         if text.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&text)
-            .map_err(|error| WireError::new(ErrorCode::Internal, format!("the daemon's answer is no JSON: {error}")))
+        serde_json::from_slice(&text).map_err(|error| {
+            WireError::new(ErrorCode::Internal, format!("the daemon's answer is no JSON: {error}"))
+        })
     }
 
     /// GET.
@@ -150,14 +168,19 @@ impl Daemon {
     }
 
     /// The events of a migration, from its first; ends when `each` says stop or the daemon goes.
-    pub(crate) async fn events(&self, path: &str, mut each: impl FnMut(MigrationEvent) -> bool) -> CallResult<()> {
+    pub(crate) async fn events(
+        &self,
+        path: &str,
+        mut each: impl FnMut(MigrationEvent) -> bool,
+    ) -> CallResult<()> {
         let mut buffer = Vec::new();
         self.stream(path, |data| {
             buffer.extend_from_slice(data);
             while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let message: Vec<u8> = buffer.drain(..end + 2).collect();
                 let text = String::from_utf8_lossy(&message);
-                let data: String = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start).collect();
+                let data: String =
+                    text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start).collect();
                 if let Ok(event) = serde_json::from_str::<MigrationEvent>(&data)
                     && !each(event)
                 {
@@ -170,7 +193,11 @@ impl Daemon {
     }
 
     /// A connection that leaves HTTP behind.
-    pub(crate) async fn upgrade(&self, path: &str, protocol: &str) -> CallResult<TokioIo<hyper::upgrade::Upgraded>> {
+    pub(crate) async fn upgrade(
+        &self,
+        path: &str,
+        protocol: &str,
+    ) -> CallResult<TokioIo<hyper::upgrade::Upgraded>> {
         let response = self.send(Method::POST, path, None, Some(protocol)).await?;
         let upgraded = hyper::upgrade::on(response).await.map_err(|error| unreachable(self, error))?;
         Ok(TokioIo::new(upgraded))

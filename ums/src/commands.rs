@@ -90,7 +90,9 @@ async fn client_command(context: &Context, command: Command) -> CallResult<u8> {
         Command::Kill { name, signal } => services::signal(context, &name, signal).await,
         Command::Rm { name, force } => services::remove(context, &name, force).await,
         Command::Logs { name, follow } => services::logs(context, &name, follow).await,
-        Command::Exec { env, workdir, name, command } => exec::run(context, &name, env, workdir, command).await,
+        Command::Exec { env, workdir, name, command } => {
+            exec::run(context, &name, env, workdir, command).await
+        }
         Command::Plan { name, to } => migrate::plan(context, &name, &to).await,
         Command::Migrate { name, to, detach } => migrate::migrate(context, &name, &to, detach).await,
         Command::Watch { what } => migrate::watch(context, &what).await,

@@ -23,17 +23,22 @@ pub(crate) fn keeper(dir: &Path, program: &Path) -> anyhow::Result<()> {
 pub(crate) fn nest(dir: &Path, stdio: &[RawFd]) -> anyhow::Result<()> {
     log_to_stderr("info", false);
     let stdio: [RawFd; 3] = stdio.try_into().ok().context("--stdio takes three descriptors")?;
-    let take = |fd| ums_engine::spawn::inherited(fd).with_context(|| format!("cannot take over descriptor {fd}"));
+    let take =
+        |fd| ums_engine::spawn::inherited(fd).with_context(|| format!("cannot take over descriptor {fd}"));
     let stdio = [take(stdio[0])?, take(stdio[1])?, take(stdio[2])?];
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(NEST_THREADS).enable_all().build()?;
-    runtime.block_on(ums_nest::server::serve(dir, stdio)).map_err(|error| anyhow::anyhow!("{}", error.message))
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(NEST_THREADS).enable_all().build()?;
+    runtime
+        .block_on(ums_nest::server::serve(dir, stdio))
+        .map_err(|error| anyhow::anyhow!("{}", error.message))
 }
 
 /// Starts logging. `UMS_LOG` chooses what, in the syntax of tracing's `EnvFilter`.
 pub(crate) fn log_to_stderr(default: &str, json: bool) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("UMS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     if json {
         builder.json().init();
     } else {

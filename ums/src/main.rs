@@ -16,7 +16,10 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     // runc starts whatever is called `criu`; at a restore that is us.
-    if std::env::args_os().next().is_some_and(|name| name.to_string_lossy().rsplit('/').next() == Some("criu")) {
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name.to_string_lossy().rsplit('/').next() == Some("criu"))
+    {
         return inner::criu_proxy();
     }
     match cli::Cli::try_parse() {

@@ -1,3 +1,5 @@
 //! `ums site`: the daemon.
 use crate::cli::SiteArgs;
-pub(crate) fn run(_args: &SiteArgs, _json: bool) -> anyhow::Result<()> { anyhow::bail!("interim") }
+pub(crate) fn run(_args: &SiteArgs, _json: bool) -> anyhow::Result<()> {
+    anyhow::bail!("interim")
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ums_engine::cgroup::Cgroup;
 use ums_engine::criu::restore::{RestoreDeadlines, RestoreError};
@@ -112,6 +113,35 @@ async fn lab_a_restore_that_fails_leaves_nothing_and_says_why() {
     assert!(failure.cause.contains("not the same at the destination"), "{failure:?}");
     assert_ne!(ended(runc).await, 0);
     assert!(container.cgroup.procs().expect("processes").is_empty());
+    assert_stands(&container.file);
+}
+
+#[tokio::test]
+async fn lab_a_restore_past_its_deadline_leaves_nothing() {
+    let (container, images) = dumped(Version::V1).await;
+    let listener = container.listener();
+    let runc = container.start_restore(&images, &listener, &container.cgroup);
+    let armed = listener.armed(SOON).await.expect("armed");
+    let deadlines = RestoreDeadlines { restore: Duration::from_millis(10), ..RestoreDeadlines::default() };
+    let error = armed.go(deadlines).await.expect("go").held().await.expect_err("too late");
+    assert!(matches!(error, RestoreError::Failed(_)), "{error:?}");
+    assert_ne!(ended(runc).await, 0);
+    wait_until_empty(&container.cgroup);
+    assert_stands(&container.file);
+}
+
+#[tokio::test]
+async fn lab_nothing_is_restored_for_a_dead_runc() {
+    let (container, images) = dumped(Version::V1).await;
+    let listener = container.listener();
+    let mut runc = container.start_restore(&images, &listener, &container.cgroup);
+    let armed = listener.armed(SOON).await.expect("armed");
+    runc.kill().expect("kill runc");
+    runc.wait().expect("reap runc");
+    wait_until_empty(&container.cgroup);
+    if let Ok(restoring) = armed.go(RestoreDeadlines::default()).await {
+        restoring.held().await.expect_err("there is nobody to restore for");
+    }
     assert_stands(&container.file);
 }
 

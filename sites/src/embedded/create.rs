@@ -33,7 +33,8 @@ impl Embedded {
         {
             let _registry = self.registry.lock().await;
             self.refuse_taken(&spec.name)?;
-            self.create(spec, Trust::Local, Record { epoch: Epoch::default(), right: Right::Run, tasks: 0 }).await?;
+            self.create(spec, Trust::Local, Record { epoch: Epoch::default(), right: Right::Run, tasks: 0 })
+                .await?;
         }
         let started = async {
             self.ask(&spec.name, &Request::Start, SLOW).await?;
@@ -59,7 +60,10 @@ impl Embedded {
             // What already lies in a volume of that name would be mixed with what arrives.
             for volume in &spec.volumes {
                 if has_content(&self.volume_dir(volume.name.as_str())) {
-                    let message = format!("volume {} of service {} exists at site {} already", volume.name, spec.name, self.config.name);
+                    let message = format!(
+                        "volume {} of service {} exists at site {} already",
+                        volume.name, spec.name, self.config.name
+                    );
                     return Err(WireError::new(ErrorCode::NameTaken, message)
                         .with_hint("move its content away on that host, then migrate again"));
                 }
@@ -78,7 +82,8 @@ impl Embedded {
     fn refuse_taken(&self, name: &ServiceName) -> SiteResult<()> {
         if self.nest_dir(name).recipe().exists() {
             let message = format!("service {name} exists at site {} already", self.config.name);
-            return Err(WireError::new(ErrorCode::NameTaken, message).with_hint(format!("choose another --name, or `ums rm {name}` first")));
+            return Err(WireError::new(ErrorCode::NameTaken, message)
+                .with_hint(format!("choose another --name, or `ums rm {name}` first")));
         }
         Ok(())
     }
@@ -91,11 +96,11 @@ impl Embedded {
         }
         let record = Record::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?;
         match record {
-            Some(Record { right: Right::Prepared | Right::Restoring | Right::Discarded, epoch: seen, .. })
-                if seen <= epoch =>
-            {
-                self.tear_down(&spec.name).await
-            }
+            Some(Record {
+                right: Right::Prepared | Right::Restoring | Right::Discarded,
+                epoch: seen,
+                ..
+            }) if seen <= epoch => self.tear_down(&spec.name).await,
             _ => self.refuse_taken(&spec.name),
         }
     }
@@ -106,7 +111,9 @@ impl Embedded {
         let recipe = self.write_recipe(spec, trust, record).await?;
         let made = async {
             let keeper = self.start_keeper(&spec.name).await?;
-            host::connect(&recipe.place, keeper.pid).await.map_err(|error| chained(ErrorCode::Internal, &error))
+            host::connect(&recipe.place, keeper.pid)
+                .await
+                .map_err(|error| chained(ErrorCode::Internal, &error))
         };
         if let Err(error) = made.await {
             self.tear_down(&spec.name).await?;
@@ -151,7 +158,8 @@ impl Embedded {
         let args: Vec<String> = image.entrypoint.iter().chain(command).cloned().collect();
         if args.is_empty() {
             let message = format!("image {} says no command", spec.image.name);
-            return Err(WireError::new(ErrorCode::BadRequest, message).with_hint(format!("ums run --name {} ... -- COMMAND", spec.name)));
+            return Err(WireError::new(ErrorCode::BadRequest, message)
+                .with_hint(format!("ums run --name {} ... -- COMMAND", spec.name)));
         }
         let mut site_mounts = Vec::new();
         for mount in &spec.site_mounts {
@@ -174,7 +182,12 @@ impl Embedded {
             lower,
             args,
             env: environment(spec, image),
-            workdir: spec.workdir.as_ref().map(|path| path.as_str().to_owned()).or_else(|| image.workdir.clone()).unwrap_or_else(|| "/".into()),
+            workdir: spec
+                .workdir
+                .as_ref()
+                .map(|path| path.as_str().to_owned())
+                .or_else(|| image.workdir.clone())
+                .unwrap_or_else(|| "/".into()),
             user: spec.user.clone().or_else(|| image.user.clone()).unwrap_or_default(),
             volumes: volumes.collect(),
             site_mounts,
@@ -184,8 +197,13 @@ impl Embedded {
     }
 
     fn place_of(&self, spec: &ServiceSpec) -> SiteResult<PlaceLayout> {
-        let used = self.names()?.into_iter().filter_map(|name| recipe(&self.nest_dir(&name)).ok()).map(|recipe| recipe.place.index);
-        let index = free_index(used).ok_or_else(|| WireError::new(ErrorCode::Internal, "all place numbers of this site are taken"))?;
+        let used = self
+            .names()?
+            .into_iter()
+            .filter_map(|name| recipe(&self.nest_dir(&name)).ok())
+            .map(|recipe| recipe.place.index);
+        let index = free_index(used)
+            .ok_or_else(|| WireError::new(ErrorCode::Internal, "all place numbers of this site are taken"))?;
         Ok(PlaceLayout {
             service: spec.name.clone(),
             site: self.short(),
@@ -210,7 +228,8 @@ impl Embedded {
                 return Ok(id);
             }
             if started.elapsed() > KEEPER_DEADLINE {
-                let message = format!("the keeper of {name} did not come up: see {}", dir.diagnosis().display());
+                let message =
+                    format!("the keeper of {name} did not come up: see {}", dir.diagnosis().display());
                 return Err(WireError::new(ErrorCode::Internal, message).with_hint("ums doctor"));
             }
             tokio::time::sleep(KEEPER_POLL).await;

@@ -23,7 +23,8 @@ impl Embedded {
             let missing = |error: StoreError| chained(ErrorCode::ImageMissing, &error);
             let (id, name) = match &request {
                 ImageRequest::Rootfs(path) => {
-                    let id = store.import(&ImageSource::RootDir { path: path.clone() }, None).map_err(missing)?;
+                    let id =
+                        store.import(&ImageSource::RootDir { path: path.clone() }, None).map_err(missing)?;
                     (id, path.display().to_string())
                 }
                 ImageRequest::Image(reference) => match store.resolve(reference).map_err(missing)? {
@@ -33,9 +34,11 @@ impl Embedded {
                         (store.import(&source, None).map_err(missing)?, reference.clone())
                     }
                     None => {
-                        let message = format!("there is no image {reference} in the store and no file of that name");
-                        return Err(WireError::new(ErrorCode::ImageMissing, message)
-                            .with_hint("give a path to an OCI layout, a docker save archive, or use --rootfs DIR"));
+                        let message =
+                            format!("there is no image {reference} in the store and no file of that name");
+                        return Err(WireError::new(ErrorCode::ImageMissing, message).with_hint(
+                            "give a path to an OCI layout, a docker save archive, or use --rootfs DIR",
+                        ));
                     }
                 },
             };
@@ -47,7 +50,8 @@ impl Embedded {
     pub(super) async fn blobs(&self, digest: Digest) -> SiteResult<Vec<Blob>> {
         let store = self.store.clone();
         blocking(move || {
-            let blobs = store.blobs_of(&ImageId(digest)).map_err(|error| chained(ErrorCode::ImageMissing, &error))?;
+            let blobs =
+                store.blobs_of(&ImageId(digest)).map_err(|error| chained(ErrorCode::ImageMissing, &error))?;
             Ok(blobs.into_iter().map(|blob| Blob { digest: blob.digest, size: blob.size }).collect())
         })
         .await
@@ -64,13 +68,21 @@ impl Embedded {
         Ok(Box::new(tokio::fs::File::from_std(file)))
     }
 
-    pub(super) async fn store_blob(&self, blob: &Blob, bytes: &mut (dyn AsyncRead + Send + Unpin)) -> SiteResult<()> {
+    pub(super) async fn store_blob(
+        &self,
+        blob: &Blob,
+        bytes: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> SiteResult<()> {
         let failed = |error: StoreError| chained(ErrorCode::Internal, &error);
-        let mut writer = self.store.blob_writer(blob.digest, blob.size).map_err(failed)?;
+        let (store, digest, size) = (self.store.clone(), blob.digest, blob.size);
+        let mut writer = blocking(move || store.blob_writer(digest, size).map_err(failed)).await?;
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(CHUNK);
-            let count = bytes.read_buf(&mut buffer).await.map_err(|error| internal(&format!("receive blob {}", blob.digest), &error))?;
+            let count = bytes
+                .read_buf(&mut buffer)
+                .await
+                .map_err(|error| internal(&format!("receive blob {}", blob.digest), &error))?;
             if count == 0 && buffer.is_empty() {
                 break;
             }
@@ -92,7 +104,9 @@ impl Embedded {
         blocking(move || {
             // A path is a name only to the site where it was typed.
             let name = image.name.parse::<ImageName>().ok();
-            store.register(name.as_ref(), ImageId(image.digest)).map_err(|error| chained(ErrorCode::ImageMissing, &error))
+            store
+                .register(name.as_ref(), ImageId(image.digest))
+                .map_err(|error| chained(ErrorCode::ImageMissing, &error))
         })
         .await
     }

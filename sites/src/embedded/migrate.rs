@@ -39,7 +39,9 @@ impl Embedded {
         let done = async move {
             // Bounded by the nest's own deadline for CRIU.
             match ask(&socket, &Request::RestoreResult { epoch }, SLOW * 6).await {
-                Ok(Reply::Restored(restored)) => Ok(Restored { tasks: restored.tasks, restore_ms: restored.restore_ms }),
+                Ok(Reply::Restored(restored)) => {
+                    Ok(Restored { tasks: restored.tasks, restore_ms: restored.restore_ms })
+                }
                 Ok(other) => Err(unexpected(&other)),
                 Err(error) => Err(of_service(error, ErrorCode::RestoreFailed, &name)),
             }
@@ -51,7 +53,9 @@ impl Embedded {
 /// An answer that never came says nothing about the service; one that came is passed on.
 fn of_service(error: WireError, code: ErrorCode, name: &ServiceName) -> WireError {
     match error.code {
-        ErrorCode::Internal | ErrorCode::Unreachable => WireError::new(code, format!("{name}: {}", error.message)),
+        ErrorCode::Internal | ErrorCode::Unreachable => {
+            WireError::new(code, format!("{name}: {}", error.message))
+        }
         _ => error,
     }
 }

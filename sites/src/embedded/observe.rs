@@ -21,7 +21,8 @@ impl Embedded {
     /// Names of all services with a nest directory, in order.
     pub(super) fn names(&self) -> SiteResult<Vec<ServiceName>> {
         let dir = self.services_dir();
-        let entries = std::fs::read_dir(&dir).map_err(|error| internal(&format!("list {}", dir.display()), &error))?;
+        let entries =
+            std::fs::read_dir(&dir).map_err(|error| internal(&format!("list {}", dir.display()), &error))?;
         let mut names: Vec<ServiceName> = entries
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -78,8 +79,11 @@ impl Embedded {
             let mut facts: SiteFacts = Err(WireError::new(ErrorCode::Internal, "interim"))?;
             facts.services = site.names()?;
             for name in &facts.services {
-                let published = recipe(&site.nest_dir(name)).map(|recipe| recipe.place.ports).unwrap_or_default();
-                facts.ports_in_use.extend(published.iter().map(|port| PortInUse { port: port.host, protocol: port.protocol }));
+                let published =
+                    recipe(&site.nest_dir(name)).map(|recipe| recipe.place.ports).unwrap_or_default();
+                facts.ports_in_use.extend(
+                    published.iter().map(|port| PortInUse { port: port.host, protocol: port.protocol }),
+                );
             }
             facts.ports_in_use.sort();
             facts.ports_in_use.dedup();

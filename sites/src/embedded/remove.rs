@@ -27,7 +27,8 @@ impl Embedded {
         let status = self.observe(name).await?;
         if status.copy != CopyState::Dead && !force {
             let message = format!("service {name} is not stopped");
-            return Err(WireError::new(ErrorCode::Refused, message).with_hint(format!("ums stop {name}, or ums rm --force {name}")));
+            return Err(WireError::new(ErrorCode::Refused, message)
+                .with_hint(format!("ums stop {name}, or ums rm --force {name}")));
         }
         self.tear_down(name).await
     }
@@ -44,18 +45,29 @@ impl Embedded {
     }
 
     /// Ends a copy that must not run (again), if its record says that it is of this epoch and in one of `rights`.
-    async fn end_copy(&self, name: &ServiceName, epoch: Epoch, request: &Request, rights: &[Right]) -> SiteResult<()> {
+    async fn end_copy(
+        &self,
+        name: &ServiceName,
+        epoch: Epoch,
+        request: &Request,
+        rights: &[Right],
+    ) -> SiteResult<()> {
         let _registry = self.registry.lock().await;
         let dir = self.nest_dir(name);
         if !dir.recipe().exists() {
             return Ok(());
         }
-        let Some(record) = Record::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))? else {
+        let Some(record) =
+            Record::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?
+        else {
             return self.tear_down(name).await;
         };
         if record.epoch != epoch || !rights.contains(&record.right) {
             let (seen, right) = (record.epoch, record.right);
-            let message = format!("the copy of {name} at site {} is {right:?} in epoch {seen}, not one of epoch {epoch} to end", self.config.name);
+            let message = format!(
+                "the copy of {name} at site {} is {right:?} in epoch {seen}, not one of epoch {epoch} to end",
+                self.config.name
+            );
             return Err(WireError::new(ErrorCode::Refused, message));
         }
         if keeper(&dir).is_some() {
@@ -78,7 +90,9 @@ impl Embedded {
         }
         let ended = self.end_keeper(name).await;
         let link = match recipe(&dir) {
-            Ok(recipe) => host::disconnect(&recipe.place).await.map_err(|error| chained(ErrorCode::Internal, &error)),
+            Ok(recipe) => {
+                host::disconnect(&recipe.place).await.map_err(|error| chained(ErrorCode::Internal, &error))
+            }
             Err(_) => Ok(()),
         };
         let path = dir.path().to_owned();
@@ -90,7 +104,8 @@ impl Embedded {
     async fn end_keeper(&self, name: &ServiceName) -> SiteResult<()> {
         let dir = self.nest_dir(name);
         let started = Instant::now();
-        let cgroup = Cgroup::of_container(&Path::new("/").join(self.cgroup_path(name))).map_err(|error| chained(ErrorCode::Internal, &error))?;
+        let cgroup = Cgroup::of_container(&Path::new("/").join(self.cgroup_path(name)))
+            .map_err(|error| chained(ErrorCode::Internal, &error))?;
         // After a good Quit it ends by itself within a moment.
         while let Some(keeper) = keeper(&dir) {
             if started.elapsed() > Duration::from_millis(500)
@@ -101,12 +116,22 @@ impl Embedded {
             }
             if started.elapsed() > KEEPER_DEADLINE {
                 let message = format!("the keeper of {name} (pid {}) does not end", keeper.pid);
-                return Err(WireError::new(ErrorCode::Stuck, message).with_hint("look at its processes, then try again"));
+                return Err(WireError::new(ErrorCode::Stuck, message)
+                    .with_hint("look at its processes, then try again"));
             }
             tokio::time::sleep(POLL).await;
         }
         cgroup.kill_all_async(KEEPER_DEADLINE).await.map_err(|error| chained(ErrorCode::Internal, &error))?;
-        cgroup.remove().map_err(|error| chained(ErrorCode::Internal, &error))
+        cgroup.remove().map_err(|error| chained(ErrorCode::Internal, &error))?;
+        // The site's own cgroup goes with its last service; while there are others this fails, as it should.
+        let directories = match &cgroup {
+            Cgroup::V1 { freezer, others } => others.iter().chain([freezer]).collect::<Vec<_>>(),
+            Cgroup::V2 { dir } => vec![dir],
+        };
+        for parent in directories.into_iter().filter_map(|dir| dir.parent()) {
+            let _ = std::fs::remove_dir(parent);
+        }
+        Ok(())
     }
 }
 

@@ -93,7 +93,9 @@ impl Summary {
     /// The numbers of `outcomes`, one per attempt.
     pub(super) fn of(point: &Point, mode: &'static str, outcomes: &[anyhow::Result<Sample>]) -> Self {
         let samples: Vec<&Sample> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
-        let middle = |number: &dyn Fn(&Sample) -> f64| median(samples.iter().map(|sample| number(sample)));
+        let middle = |number: &dyn Fn(&Sample) -> f64| {
+            median(samples.iter().map(|sample| number(sample))).map(to_micro)
+        };
         let mut phases: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for (name, ms) in samples.iter().flat_map(|sample| &sample.phases) {
             phases.entry(name.clone()).or_default().push(*ms);
@@ -112,7 +114,10 @@ impl Summary {
             total_ms: middle(&|sample| sample.total_ms),
             bytes_raw: whole(middle(&|sample| sample.bytes_raw as f64)),
             bytes_sent: whole(middle(&|sample| sample.bytes_sent as f64)),
-            phases: phases.into_iter().filter_map(|(name, list)| Some((name, median(list)?))).collect(),
+            phases: phases
+                .into_iter()
+                .filter_map(|(name, list)| Some((name, to_micro(median(list)?))))
+                .collect(),
             errors: outcomes
                 .iter()
                 .filter_map(|outcome| Some(format!("{:#}", outcome.as_ref().err()?)))
@@ -134,7 +139,12 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 
 /// A time in milliseconds, to the microsecond.
 pub fn ms(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1_000_000.0).round() / 1000.0
+    to_micro(time.as_secs_f64() * 1000.0)
+}
+
+/// Milliseconds without the digits that nobody measured.
+pub fn to_micro(ms: f64) -> f64 {
+    (ms * 1000.0).round() / 1000.0
 }
 
 /// A median of whole numbers, without the half that two in the middle may leave.

@@ -8,7 +8,7 @@ use ums_model::phase::Phase;
 use super::Options;
 use super::moves::Made;
 use super::reader::Reads;
-use crate::bench::point::{median, whole};
+use crate::bench::point::{median, to_micro, whole};
 use crate::redis::{LoadReport, Verified};
 use crate::text_table::{mib, ms, render};
 
@@ -59,12 +59,12 @@ impl Finding {
 
     /// The fields of every result line; medians over `moves`.
     fn line(&self, moves: &[Made]) -> serde_json::Value {
-        let middle = |number: &dyn Fn(&Made) -> f64| median(moves.iter().map(number));
+        let middle = |number: &dyn Fn(&Made) -> f64| median(moves.iter().map(number)).map(to_micro);
         let phases: serde_json::Map<String, serde_json::Value> = Phase::ALL
             .iter()
             .filter_map(|phase| {
                 let ms = median(moves.iter().filter_map(|made| made.report.phase_ms(*phase)))?;
-                Some((phase.to_string(), ms.into()))
+                Some((phase.to_string(), to_micro(ms).into()))
             })
             .collect();
         json!({
@@ -113,7 +113,7 @@ impl Finding {
             "writes checked",
         ]);
         let row = |name: String, moves: &[Made], reconnects: String, checked: String| {
-            let middle = |number: &dyn Fn(&Made) -> f64| median(moves.iter().map(number));
+            let middle = |number: &dyn Fn(&Made) -> f64| median(moves.iter().map(number)).map(to_micro);
             let mut row = vec![name];
             row.extend(
                 phases

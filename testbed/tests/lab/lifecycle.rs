@@ -134,14 +134,11 @@ fn an_exit_code_and_a_signal_are_passed_on() {
     rig.a().ums(&["start", "seven"]).unwrap().success().unwrap();
     assert_eq!(exit_code(rig.a(), "seven").unwrap(), 7);
     // A command that is not there is the user's mistake, and leaves nothing.
-    let outcome = typed_wrong(rig);
+    let rootfs = rig.net().tag().directory().join("static").display().to_string();
+    let wrong = ["run", "--name", "wrong", "--rootfs", &rootfs, "--", "/no-such-program"];
+    let outcome = rig.a().ums(&wrong).unwrap();
     assert!(matches!(outcome.code, Some(1 | 2)), "{outcome:?}");
     failed(&rig.a().ums(&["status", "wrong"]).unwrap(), 1, ErrorCode::ServiceNotFound, &["wrong"]).unwrap();
-}
-
-fn typed_wrong(rig: &Rig) -> ums_testbed::cli::Outcome {
-    let rootfs = rig.net().tag().directory().join("static").display().to_string();
-    rig.a().ums(&["run", "--name", "wrong", "--rootfs", &rootfs, "--", "/no-such-program"]).unwrap()
 }
 
 #[test]

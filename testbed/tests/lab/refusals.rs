@@ -53,15 +53,15 @@ fn refused_with(service: &Service<'_>, codes: &[ErrorCode], parts: &[&str]) -> R
 }
 
 /// The counter that must not notice anything, with a port.
-fn bystander(rig: &Rig) -> Service<'_> {
+fn bystander(rig: &Rig) -> Result<Service<'_>> {
     let small = Memhog { size: Bytes::mib(1), processes: 1, threads: 1, dirty_per_second: Bytes::ZERO };
-    rig.start(A, &Workload::Memhog(small)).unwrap()
+    rig.start(A, &Workload::Memhog(small))
 }
 
 #[test]
 fn names_that_mean_nothing_or_too_much() {
     let rig = &Rig::new().unwrap();
-    let service = &bystander(rig);
+    let service = &bystander(rig).unwrap();
     let name = service.name();
     let ums = |args: &[&str]| rig.a().ums(args).unwrap();
 
@@ -117,7 +117,7 @@ fn names_that_mean_nothing_or_too_much() {
 #[test]
 fn a_destination_that_has_no_room() {
     let rig = &Rig::new().unwrap();
-    let service = &bystander(rig);
+    let service = &bystander(rig).unwrap();
     let name = service.name();
 
     // A service of the same name.
@@ -193,7 +193,7 @@ fn shell(script: &str) -> Result<()> {
 #[test]
 fn a_destination_that_is_not_who_it_was_or_not_there() {
     let rig = &Rig::new().unwrap();
-    let service = &bystander(rig);
+    let service = &bystander(rig).unwrap();
     let link = rig.net().link(A, B);
 
     link.cut(Cut::Both).unwrap();
@@ -234,7 +234,7 @@ fn a_destination_that_is_not_who_it_was_or_not_there() {
 #[test]
 fn a_site_without_a_criu_that_works() {
     let rig = &Rig::new().unwrap();
-    let service = &bystander(rig);
+    let service = &bystander(rig).unwrap();
     let old = rig.net().tag().directory().join("old-criu");
     fs::write(&old, "#!/bin/sh\necho 'Version: 3.17'\n").unwrap();
     fs::set_permissions(&old, Permissions::from_mode(0o755)).unwrap();
@@ -258,7 +258,7 @@ fn a_site_without_a_criu_that_works() {
 #[test]
 fn an_image_that_is_nowhere_whole() {
     let rig = &Rig::new().unwrap();
-    let service = &bystander(rig);
+    let service = &bystander(rig).unwrap();
     let blobs = rig.a().state().join("store/blobs");
     let aside = rig.a().state().join("store/blobs.aside");
     fs::rename(&blobs, &aside).unwrap();

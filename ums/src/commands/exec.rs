@@ -63,10 +63,14 @@ async fn send_input<W: tokio::io::AsyncWrite + Unpin>(mut writer: FrameWriter<W>
     std::future::pending::<()>().await;
 }
 
-async fn receive<R: tokio::io::AsyncRead + Unpin>(reader: &mut FrameReader<R>, json: bool) -> CallResult<ExecReply> {
+async fn receive<R: tokio::io::AsyncRead + Unpin>(
+    reader: &mut FrameReader<R>,
+    json: bool,
+) -> CallResult<ExecReply> {
     loop {
         let frame = reader.read().await.map_err(broken)?;
-        let frame = frame.ok_or_else(|| WireError::new(ErrorCode::Aborted, "the nest hung up before the command ended"))?;
+        let frame = frame
+            .ok_or_else(|| WireError::new(ErrorCode::Aborted, "the nest hung up before the command ended"))?;
         match frame.kind {
             Kind::Data if json => {
                 let stream = if frame.channel == STDERR { "stderr" } else { "stdout" };
@@ -74,7 +78,9 @@ async fn receive<R: tokio::io::AsyncRead + Unpin>(reader: &mut FrameReader<R>, j
             }
             Kind::Data => {
                 let written = match frame.channel {
-                    STDOUT => std::io::stdout().write_all(&frame.payload).and_then(|()| std::io::stdout().flush()),
+                    STDOUT => {
+                        std::io::stdout().write_all(&frame.payload).and_then(|()| std::io::stdout().flush())
+                    }
                     _ => std::io::stderr().write_all(&frame.payload),
                 };
                 // Nobody reads any more: the command goes on, its output is dropped.

@@ -45,7 +45,8 @@ fn show_plan(name: &str, to: &str, feasible: bool, plan: &Value) {
 
 /// `ums migrate`.
 pub(crate) async fn migrate(context: &Context, name: &str, to: &str, detach: bool) -> CallResult<u8> {
-    let started = context.daemon.post("/v1/migrations", &json!({ "service": name, "to": to, "mode": "cold" })).await?;
+    let started =
+        context.daemon.post("/v1/migrations", &json!({ "service": name, "to": to, "mode": "cold" })).await?;
     let id = started["migration"].as_str().unwrap_or_default().to_owned();
     if detach {
         if context.json {
@@ -74,8 +75,11 @@ async fn latest(context: &Context, service: &str) -> CallResult<String> {
         migration["migration"].as_str().map(str::to_owned)
     });
     newest.and_then(|migration| migration["migration"].as_str()).map(str::to_owned).ok_or_else(|| {
-        WireError::new(ErrorCode::ServiceNotFound, format!("service {service} has never migrated from or to this site"))
-            .with_hint("ums ps")
+        WireError::new(
+            ErrorCode::ServiceNotFound,
+            format!("service {service} has never migrated from or to this site"),
+        )
+        .with_hint("ums ps")
     })
 }
 
@@ -106,7 +110,8 @@ async fn follow(context: &Context, id: &str) -> CallResult<u8> {
         Some(code) => Ok(code),
         None => {
             streamed?;
-            let message = format!("the daemon ended before migration {id} did; it goes on when the daemon is back");
+            let message =
+                format!("the daemon ended before migration {id} did; it goes on when the daemon is back");
             Err(WireError::new(ErrorCode::InDoubt, message).with_hint(format!("ums watch {id}")))
         }
     }
@@ -131,7 +136,11 @@ pub(crate) async fn status(context: &Context, name: Option<&str>) -> CallResult<
             render::json(&site);
             return Ok(0);
         }
-        println!("site {}  {}", site["name"].as_str().unwrap_or("-"), site["fingerprint"].as_str().unwrap_or("-"));
+        println!(
+            "site {}  {}",
+            site["name"].as_str().unwrap_or("-"),
+            site["fingerprint"].as_str().unwrap_or("-")
+        );
         return super::services::list(context).await;
     };
     let service = context.daemon.get(&format!("/v1/services/{}", segment(name))).await?;
@@ -160,7 +169,8 @@ pub(crate) async fn history(context: &Context, name: Option<&str>) -> CallResult
         .map(|migration| {
             let report = &migration["report"];
             let started = migration["started_unix_ms"].as_i64().unwrap_or_default();
-            let when = jiff::Timestamp::from_millisecond(started).map_or_else(|_| "-".to_owned(), |at| format!("{at:.0}"));
+            let when = jiff::Timestamp::from_millisecond(started)
+                .map_or_else(|_| "-".to_owned(), |at| format!("{at:.0}"));
             vec![
                 when,
                 text(&migration["service"]),
@@ -175,7 +185,8 @@ pub(crate) async fn history(context: &Context, name: Option<&str>) -> CallResult
             ]
         })
         .collect();
-    let heading = ["STARTED", "SERVICE", "EPOCH", "ROLE", "PEER", "OUTCOME", "FROZEN ms", "TOTAL ms", "SENT", "ID"];
+    let heading =
+        ["STARTED", "SERVICE", "EPOCH", "ROLE", "PEER", "OUTCOME", "FROZEN ms", "TOTAL ms", "SENT", "ID"];
     render::table(&heading, &rows);
     Ok(0)
 }

@@ -74,7 +74,9 @@ fn row(service: &Value, now: u64) -> Vec<String> {
     let ports = spec["ports"].as_array().cloned().unwrap_or_default();
     let ports: Vec<String> = ports
         .iter()
-        .map(|port| format!("{}:{}/{}", port["host"], port["container"], port["protocol"].as_str().unwrap_or("tcp")))
+        .map(|port| {
+            format!("{}:{}/{}", port["host"], port["container"], port["protocol"].as_str().unwrap_or("tcp"))
+        })
         .collect();
     let command = spec["command"].as_array().cloned().unwrap_or_default();
     let command: Vec<&str> = command.iter().filter_map(Value::as_str).collect();
@@ -97,7 +99,11 @@ fn show(context: &Context, status: &Value) {
     if context.json {
         render::json(status);
     } else {
-        println!("{}  {}", status["spec"]["name"].as_str().unwrap_or("-"), status["copy"].as_str().unwrap_or("-"));
+        println!(
+            "{}  {}",
+            status["spec"]["name"].as_str().unwrap_or("-"),
+            status["copy"].as_str().unwrap_or("-")
+        );
     }
 }
 

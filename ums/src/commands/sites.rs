@@ -80,7 +80,10 @@ pub(crate) async fn doctor(context: &Context) -> CallResult<u8> {
             println!("         {remedy}");
         }
     }
-    println!("{}", if ok { "this host can do its part" } else { "this host cannot take part in migrations yet" });
+    println!(
+        "{}",
+        if ok { "this host can do its part" } else { "this host cannot take part in migrations yet" }
+    );
     Ok(u8::from(!ok))
 }
 
