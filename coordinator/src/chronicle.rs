@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use ums_model::error::WireError;
 use ums_model::event::{EventKind, MigrationEvent};
-use ums_model::names::{Bytes, Epoch, MigrationId, SiteName};
+use ums_model::names::{Bytes, Epoch, MigrationId, ServiceName, SiteName};
 use ums_model::phase::{Outcome, Phase};
 use ums_model::plan::Prediction;
 use ums_model::report::{PhaseTime, Report};
@@ -102,6 +102,12 @@ impl Chronicles {
     /// The chronicle of a migration that has not ended.
     pub(crate) fn of(&self, id: MigrationId) -> Option<Arc<Chronicle>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// The migration of `service` that has not ended.
+    pub(crate) fn of_service(&self, service: &ServiceName) -> Option<MigrationId> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().find(|chronicle| chronicle.row.service == *service).map(|chronicle| chronicle.row.id)
     }
 
     /// Ends a chronicle: the last event, the report in the journal, and whoever follows it is let go.

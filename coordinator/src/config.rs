@@ -120,7 +120,9 @@ impl Config {
         self.state_dir.join("journal.db")
     }
 
-    pub(crate) fn identity_dir(&self) -> PathBuf {
+    /// Where the site's identity is kept.
+    #[must_use]
+    pub fn identity_dir(&self) -> PathBuf {
         self.state_dir.join("identity")
     }
 

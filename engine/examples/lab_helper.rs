@@ -68,7 +68,8 @@ fn io_uring(file: &str) -> ExitCode {
 /// Prints the numbers of all open descriptors.
 fn descriptors() -> ExitCode {
     let entries = std::fs::read_dir("/proc/self/fd").expect("list the descriptors");
-    let names = entries.map(|entry| entry.expect("a descriptor").file_name().into_string().expect("a number"));
+    let names =
+        entries.map(|entry| entry.expect("a descriptor").file_name().into_string().expect("a number"));
     let mut numbers: Vec<_> = names.collect();
     numbers.sort_unstable();
     println!("{}", numbers.join(" "));

@@ -9,9 +9,12 @@
 //! ```
 //! A command does not move with its service: it is ended when a migration freezes it.
 
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -66,7 +69,8 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut command = runc.exec(&request.args, &request.env, request.workdir.as_deref());
+    let process = Inside::new();
+    let mut command = runc.exec(&request.args, &request.env, request.workdir.as_deref(), &process.pid_file);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Ok(child) => child,
@@ -97,7 +101,8 @@ where
                 result?;
             }
             () = end.cancelled() => {
-                let _ = child.kill().await;
+                drop(process);
+                let _ = child.wait().await;
                 let error = WireError::new(ErrorCode::Aborted, "the command was ended because the service moves");
                 writer.write_control(&ExecReply::Failed(error)).await?;
                 return writer.flush().await;
@@ -106,6 +111,7 @@ where
     };
     let reply = match ended {
         Ok(status) => {
+            process.ended();
             use std::os::unix::process::ExitStatusExt as _;
             ExecReply::Exited(
                 status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1),
@@ -118,6 +124,36 @@ where
     };
     writer.write_control(&reply).await?;
     writer.flush().await
+}
+
+/// The command's own process, which runc started inside. Killed when this goes, whatever the reason: without its
+/// session it would be a stranger in the service's tree, and the next dump would fail.
+struct Inside {
+    pid_file: PathBuf,
+}
+
+impl Inside {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { pid_file: crate::layout::runc_root().join(format!("exec-{}-{number}.pid", std::process::id())) }
+    }
+
+    /// It has ended by itself, and its pid may already be another's.
+    fn ended(&self) {
+        let _ = std::fs::remove_file(&self.pid_file);
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        // runc writes the file before the command can run.
+        let pid = std::fs::read_to_string(&self.pid_file).ok().and_then(|text| text.trim().parse().ok());
+        if let Some(pid) = pid.and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let _ = std::fs::remove_file(&self.pid_file);
+    }
 }
 
 /// Copies one output stream into the queue until it ends or nobody listens.

@@ -1,5 +1,6 @@
 //! What `plan` needs to know of the running service, read without stopping it.
 
+use ums_engine::facts::{ServiceProcesses, ServiceQuery, service_facts};
 use ums_engine::files::{Limits, open_root, tree_size};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Bytes;
@@ -19,17 +20,25 @@ pub(crate) fn observe(nest: &Nest) -> Result<ServiceFacts, WireError> {
         let size = tree_size(root, Limits::default()).map_err(|error| internal(&error))?;
         files += size.bytes.get();
     }
+    let processes = match nest.service_pid() {
+        Some(first) => service_facts(first.as_raw_nonzero().get(), &pids, &ServiceQuery::default())
+            .map_err(|error| internal(&error))?,
+        None => ServiceProcesses::default(),
+    };
+    for unchecked in &processes.unchecked {
+        tracing::info!(unchecked, "not everything about the service could be looked at");
+    }
     Ok(ServiceFacts {
         running: nest.is_alive(),
         migrating: None,
         approach: Approach::Container,
-        memory: Bytes(0),
+        memory: processes.memory,
         files: Bytes(files),
-        tasks: u32::try_from(pids.len()).unwrap_or(u32::MAX),
-        threads: 0,
+        tasks: processes.tasks,
+        threads: processes.threads,
         image_at_source: true,
         image_at_destination: false,
         image_bytes: Bytes(0),
-        blockers: Vec::new(),
+        blockers: processes.blockers,
     })
 }

@@ -33,6 +33,7 @@ mod facts;
 mod lifecycle;
 mod mounts;
 mod parcel;
+mod quiesce;
 mod restart;
 mod runc;
 pub mod server;

@@ -93,10 +93,11 @@ impl Runc {
         Ok(Restore { child, log: log_path("restore") })
     }
 
-    /// A command that runs `args` inside the container; stdio is the caller's business.
-    pub(crate) fn exec(&self, args: &[String], env: &[String], workdir: Option<&str>) -> Command {
+    /// A command that runs `args` inside the container, whose pid is then in `pid_file`; stdio is the caller's
+    /// business.
+    pub(crate) fn exec(&self, args: &[String], env: &[String], workdir: Option<&str>, pid_file: &Path) -> Command {
         let mut command = Command::new(&self.path);
-        command.arg("--root").arg(runc_root()).arg("exec");
+        command.arg("--root").arg(runc_root()).arg("exec").arg("--pid-file").arg(pid_file);
         for pair in env {
             command.arg("--env").arg(pair);
         }

@@ -26,6 +26,9 @@ use crate::recipe::Recipe;
 use crate::right::{Record, Right};
 use crate::runc::Runc;
 
+/// How long exec sessions may take to end after their commands were killed.
+const SESSIONS_DEADLINE: Duration = Duration::from_secs(10);
+
 /// The programs that a nest starts.
 pub(crate) struct Tools {
     pub(crate) criu: std::path::PathBuf,
@@ -47,6 +50,8 @@ pub(crate) struct Nest {
     pub(crate) dumped: Outcome<DumpedCopy>,
     /// How the last restore of an epoch ended.
     pub(crate) restored: Outcome<RestoredCopy>,
+    /// Read by every exec session, written by who must be without any.
+    gate: tokio::sync::RwLock<()>,
     memory: Mutex<Memory>,
     quit: Notify,
 }
@@ -140,6 +145,7 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
             since: crate::keeper::unix_ms(),
             sessions: CancellationToken::new(),
         }),
+        gate: tokio::sync::RwLock::new(()),
         quit: Notify::new(),
     });
     // Only a settled copy is shown to the outside.
@@ -201,11 +207,13 @@ impl Nest {
     {
         let reply = match request {
             Request::Exec(request) => {
+                // Before the look at the right: a dump that begins waits for this session, or this session for it.
+                let _session = self.gate.read().await;
                 if let Err(error) = self.require("run a command in", &[Right::Run]) {
                     return conversation.send(&exec::ExecReply::Failed(error)).await;
                 }
-                let sessions = self.memory().sessions.clone();
-                return exec::run(&self.runc, &request, conversation, &sessions).await;
+                let end = self.memory().sessions.clone();
+                return exec::run(&self.runc, &request, conversation, &end).await;
             }
             Request::Dump { epoch } => {
                 self.dumped.clear();
@@ -235,7 +243,11 @@ impl Nest {
     async fn reply(&self, request: Request) -> Reply {
         match request {
             Request::Status => return Reply::Status(self.status()),
-            Request::Facts => return crate::facts::observe(self).map_or_else(failed, Reply::Facts),
+            // Reads a lot of /proc.
+            Request::Facts => {
+                let facts = tokio::task::block_in_place(|| crate::facts::observe(self));
+                return facts.map_or_else(failed, Reply::Facts);
+            }
             Request::Requirements => return self.requirements().map_or_else(failed, Reply::Requirements),
             Request::DumpResult { epoch } => {
                 return self.dumped.wait(epoch).await.map_or_else(failed, Reply::Dumped);
@@ -303,11 +315,18 @@ impl Nest {
         self.memory().since = since;
     }
 
-    /// Ends all exec sessions: their processes do not belong to the service's tree and would break its dump.
-    pub(crate) fn end_sessions(&self) {
-        let mut memory = self.memory();
-        memory.sessions.cancel();
-        memory.sessions = CancellationToken::new();
+    /// Ends all exec sessions and keeps new ones out while the answer is held: their processes do not belong to the
+    /// service's tree and would break its dump.
+    pub(crate) async fn end_sessions(&self) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>, WireError> {
+        {
+            let mut memory = self.memory();
+            memory.sessions.cancel();
+            memory.sessions = CancellationToken::new();
+        }
+        tokio::time::timeout(SESSIONS_DEADLINE, self.gate.write()).await.map_err(|_| {
+            let message = format!("commands that run in service {} do not end", self.recipe.spec.name);
+            WireError::new(ErrorCode::Busy, message).with_hint("end them, then migrate again")
+        })
     }
 }
 

@@ -50,7 +50,7 @@ impl Nest {
             return Err(WireError::new(ErrorCode::ServiceNotFound, message));
         }
         self.record_right(epoch, Right::Dumping, 0)?;
-        self.end_sessions();
+        let _no_sessions = self.end_sessions().await?;
         let mut archive = ArchiveWriter::new(frames, Limits::default());
         match self.write_dump(epoch, &mut archive).await {
             Ok(dumped) => match archive.finish().await {
@@ -101,6 +101,7 @@ impl Nest {
         let armed = ArmedDump::arm(request).await.map_err(|error| dump_failed(&error))?;
         // Nothing may leave or reach the copy from the first stopped task on.
         fence::close().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
+        crate::quiesce::accept_queues(pid.as_raw_nonzero().get()).await;
         let frozen_at_boot_ms = boot_ms();
         let (mut tail, complete) = Tail::of(&images_dir());
         let mut sent = Images::default();

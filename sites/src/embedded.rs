@@ -69,6 +69,10 @@ impl Embedded {
     /// Opens the site: makes its directories, opens the store, and publishes again what runs. Blocking. Safe to
     /// repeat.
     pub fn open(config: EmbeddedConfig) -> SiteResult<Self> {
+        if config.state.starts_with("/run") || config.state.starts_with("/var/run") {
+            let message = format!("{} is volatile, and hidden from keepers", config.state.display());
+            return Err(WireError::new(ErrorCode::BadRequest, message).with_hint("choose a --state directory that survives a restart"));
+        }
         for dir in ["services", "volumes", "store"] {
             let path = config.state.join(dir);
             std::fs::create_dir_all(&path)

@@ -71,7 +71,7 @@ pub fn run(options: Options) -> Result<()> {
 
 fn show(lab: &Lab, options: Options) -> Result<(Finding, Census)> {
     say("starting Redis at site A");
-    let redis = lab.start(A, &Workload::Redis).context("cannot start Redis")?;
+    let redis = lab.start(A, &Workload::Redis)?;
     let dialer = redis.dialer()?;
     say(&format!("putting {} of random values into it", options.fill));
     let fill = Fill::put(&dialer, options.fill, SEED, PATIENCE)?;

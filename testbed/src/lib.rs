@@ -26,7 +26,7 @@
 //!
 //! Two programs for people stand on all this:
 //! 8. [`demo`]: a service moves to and fro under load, and every claim about it is checked;
-//! 9. [`bench`]: the product measured against what one gets without it; [`interrupt`] lets both clean up on Ctrl-C.
+//! 9. [`mod@bench`]: the product measured against what one gets without it; [`interrupt`] lets both clean up on Ctrl-C.
 //!
 //! The testbed must never know how the product works: it drives it from outside, through the `ums` command and its
 //! JSON, so that a test proves what a user would see. It takes only words (types) from the model. It is for

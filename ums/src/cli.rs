@@ -196,14 +196,17 @@ pub(crate) enum TokenCommand {
     /// Make a token; it is shown once.
     New {
         /// What it is for.
-        name: String,
+        label: String,
+        /// It may only look.
+        #[arg(long)]
+        read: bool,
     },
     /// List tokens.
     Ls,
     /// Revoke a token.
     Rm {
-        /// Its name.
-        name: String,
+        /// Its id, as `ums token ls` shows it.
+        id: String,
     },
 }
 

@@ -45,7 +45,7 @@ pub struct Deadlines {
     /// Reading, sending or storing one blob of an image. Default 30 min.
     #[serde(deserialize_with = "seconds")]
     pub blob: Duration,
-    /// Everything that the destination starts before the freeze. Default 60 s.
+    /// Everything that the destination starts before the freeze; it may unpack the image first. Default 5 min.
     #[serde(deserialize_with = "seconds")]
     pub arm: Duration,
     /// From the wish to freeze to the first byte of the dump. Default 60 s.
@@ -103,7 +103,7 @@ impl Default for Deadlines {
             change: s(120),
             import: s(30 * 60),
             blob: s(30 * 60),
-            arm: s(60),
+            arm: s(5 * 60),
             freeze: s(60),
             transfer: s(60 * 60),
             held: s(5 * 60),

@@ -60,8 +60,7 @@ const STEPS: &[&str] = &["
     ) STRICT;
 
     CREATE TABLE tokens (
-        id              TEXT NOT NULL PRIMARY KEY,
-        label           TEXT NOT NULL,
+        name            TEXT NOT NULL PRIMARY KEY,
         role            TEXT NOT NULL,
         hash            BLOB NOT NULL,
         created_unix_ms INTEGER NOT NULL

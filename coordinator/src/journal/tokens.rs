@@ -17,10 +17,8 @@ pub(crate) enum TokenRole {
 /// One token, without the token.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenRow {
-    /// Names it.
-    pub(crate) id: String,
-    /// What its maker called it.
-    pub(crate) label: String,
+    /// What it is called; unique.
+    pub(crate) name: String,
     /// What it allows.
     pub(crate) role: TokenRole,
     /// SHA-256 of the token. It has 256 random bits, so it needs no salt and no slow hash.
@@ -30,18 +28,17 @@ pub(crate) struct TokenRow {
 }
 
 impl Journal {
-    /// Remembers a token.
-    pub(crate) async fn add_token(&self, token: TokenRow) -> Result<(), JournalError> {
+    /// Remembers a token. `false`, and nothing is remembered: there is one of this name.
+    pub(crate) async fn add_token(&self, token: TokenRow) -> Result<bool, JournalError> {
         self.write("remember a token", move |db| {
             let failed = |source| JournalError::Database { action: "remember a token", source };
             let role = match token.role {
                 TokenRole::Read => "read",
                 TokenRole::Admin => "admin",
             };
-            let sql = "INSERT INTO tokens (id, label, role, hash, created_unix_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
+            let sql = "INSERT OR IGNORE INTO tokens (name, role, hash, created_unix_ms) VALUES (?1, ?2, ?3, ?4)";
             let created = token.created_unix_ms as i64;
-            db.execute(sql, params![token.id, token.label, role, token.hash, created]).map_err(failed)?;
-            Ok(())
+            Ok(db.execute(sql, params![token.name, role, token.hash, created]).map_err(failed)? > 0)
         })
         .await
     }
@@ -50,15 +47,15 @@ impl Journal {
     pub(crate) async fn tokens(&self) -> Result<Vec<TokenRow>, JournalError> {
         self.read(|db| {
             let failed = |source| JournalError::Database { action: "read the tokens", source };
-            let sql = "SELECT id, label, role, hash, created_unix_ms FROM tokens ORDER BY created_unix_ms, id";
+            let sql = "SELECT name, role, hash, created_unix_ms FROM tokens ORDER BY created_unix_ms, name";
             let mut statement = db.prepare_cached(sql).map_err(failed)?;
             let tokens = statement.query_map((), |row| {
-                let role: String = row.get(2)?;
+                let role: String = row.get(1)?;
                 // Whatever is not understood may do less, not more.
                 let role = if role == "admin" { TokenRole::Admin } else { TokenRole::Read };
-                let created: i64 = row.get(4)?;
-                let (id, label, hash) = (row.get(0)?, row.get(1)?, row.get(3)?);
-                Ok(TokenRow { id, label, role, hash, created_unix_ms: created as u64 })
+                let created: i64 = row.get(3)?;
+                let (name, hash) = (row.get(0)?, row.get(2)?);
+                Ok(TokenRow { name, role, hash, created_unix_ms: created as u64 })
             });
             tokens.and_then(Iterator::collect).map_err(failed)
         })
@@ -66,11 +63,11 @@ impl Journal {
     }
 
     /// Forgets a token. `false`: there was none.
-    pub(crate) async fn remove_token(&self, id: &str) -> Result<bool, JournalError> {
-        let id = id.to_owned();
+    pub(crate) async fn remove_token(&self, name: &str) -> Result<bool, JournalError> {
+        let name = name.to_owned();
         self.write("forget a token", move |db| {
             let failed = |source| JournalError::Database { action: "forget a token", source };
-            Ok(db.execute("DELETE FROM tokens WHERE id = ?1", [&id]).map_err(failed)? > 0)
+            Ok(db.execute("DELETE FROM tokens WHERE name = ?1", [&name]).map_err(failed)? > 0)
         })
         .await
     }

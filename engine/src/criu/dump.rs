@@ -22,10 +22,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, open};
 
 use super::failure::CriuFailure;
+use super::frozen::{NotFrozen, confirm_frozen, tracer};
 use super::mounts;
 use super::rpc::{CgroupMode, ExternalMount, Kind, NetworkLock, Options, Request};
 use super::swrk::{Event, Swrk, SwrkError};
-use super::tree::{self, Tasks, TreeError};
+use super::tree::{Tasks, TreeError};
 use crate::cgroup::{Cgroup, CgroupError};
 
 /// Name of CRIU's log in the image directory.
@@ -160,8 +161,17 @@ pub enum DumpError {
         #[source]
         source: CgroupError,
     },
-    /// The tree cannot be counted.
-    #[error("cannot count the tasks of process {pid}")]
+    /// The dump is complete, but the original does not stand still.
+    #[error("the original of process {pid} is not held after its dump")]
+    NotFrozen {
+        /// The tree's first process.
+        pid: i32,
+        /// Why not.
+        #[source]
+        source: NotFrozen,
+    },
+    /// The images cannot be counted.
+    #[error("cannot count the dumped tasks of process {pid}")]
     Count {
         /// The tree's first process.
         pid: i32,
@@ -311,24 +321,10 @@ impl ArmedDump {
     /// With CRIU gone: everything that was dumped is frozen, and everything that is frozen was dumped.
     fn verify(&self) -> Result<Tasks, DumpError> {
         let pid = self.request.pid;
-        let count = |source| DumpError::Count { pid, source };
-        let freeze = |source| DumpError::Freeze { pid, source };
-        if !self.request.cgroup.is_frozen().map_err(freeze)? {
-            return Err(self.mismatch("its cgroup is not frozen any more".to_owned()));
-        }
-        let frozen = self.request.cgroup.procs().map_err(freeze)?;
-        let members = tree::members(pid).map_err(count)?;
-        if let Some(outside) = members.iter().find(|one| one.state != 'Z' && !frozen.contains(&one.pid)) {
-            return Err(self.mismatch(format!("process {} is not in its cgroup", outside.pid)));
-        }
-        if let Some(foreign) = frozen.iter().find(|pid| !members.iter().any(|one| one.pid == **pid)) {
-            return Err(self.mismatch(format!("process {foreign} is in its cgroup, but not of it")));
-        }
-        if let Some(traced) = frozen.iter().find(|pid| tracer(**pid) != 0) {
-            return Err(self.mismatch(format!("process {traced} is still traced")));
-        }
-        let alive = tree::count_tasks(pid).map_err(count)?;
-        let dumped = Tasks::in_images(&self.request.images).map_err(count)?;
+        let alive = confirm_frozen(pid, &self.request.cgroup)
+            .map_err(|source| DumpError::NotFrozen { pid, source })?;
+        let dumped =
+            Tasks::in_images(&self.request.images).map_err(|source| DumpError::Count { pid, source })?;
         match alive == dumped {
             true => Ok(alive),
             false => Err(self.mismatch(format!("{alive} are there, {dumped} are in the images"))),
@@ -443,11 +439,4 @@ fn text(path: &Path) -> io::Result<String> {
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-/// Who traces a process; 0 is nobody.
-fn tracer(pid: i32) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-    line.and_then(|pid| pid.trim().parse().ok()).unwrap_or(0)
 }

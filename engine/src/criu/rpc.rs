@@ -32,10 +32,6 @@ pub enum CgroupMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum NetworkLock {
-    /// With iptables rules.
-    Iptables = 1,
-    /// With nftables rules.
-    Nftables = 2,
     /// Not at all: somebody else does it.
     Skip = 3,
 }

@@ -53,7 +53,11 @@ impl Container {
         let pipes = Pipes::new();
         let mut container = Self { machine, cgroup, pid: 0, file, network, streams: Vec::new(), pipes };
         let mut create = container.runc();
-        create.args(["create", "--bundle"]).arg(container.bundle()).arg("--pid-file").arg(container.pid_file());
+        create
+            .args(["create", "--bundle"])
+            .arg(container.bundle())
+            .arg("--pid-file")
+            .arg(container.pid_file());
         container.pipes.give_to(create.arg(NAME));
         assert!(create.status().expect("run runc").success(), "runc create: {}", container.said());
         container.pid = container.read_pid();
@@ -101,7 +105,9 @@ impl Container {
         restore::make_path(&path, &helper()).expect("make a path");
         let environment = listener.environment(&path, &self.machine.criu, cgroup).expect("environment");
         let mut command = self.runc();
-        command.args(["restore", "--detach", "--tcp-established", "--file-locks", "--bundle"]).arg(self.bundle());
+        command
+            .args(["restore", "--detach", "--tcp-established", "--file-locks", "--bundle"])
+            .arg(self.bundle());
         command.arg("--image-path").arg(images).arg("--work-path").arg(self.machine.folder("work"));
         command.arg("--pid-file").arg(self.pid_file()).arg(NAME);
         self.pipes.give_to(command.envs(environment));
@@ -189,7 +195,8 @@ async fn carry(mut tail: Tail, destination: &Path) -> (Totals, Totals) {
 
 /// Waits for runc without keeping the runtime from its work.
 pub(crate) async fn ended(mut child: Child) -> i32 {
-    let status = tokio::task::spawn_blocking(move || child.wait().expect("wait for runc")).await.expect("wait");
+    let status =
+        tokio::task::spawn_blocking(move || child.wait().expect("wait for runc")).await.expect("wait");
     status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
 }
 

@@ -91,12 +91,13 @@ async fn lab_an_io_uring_is_named_and_the_service_goes_on() {
 #[tokio::test]
 async fn lab_a_process_outside_of_the_cgroup_is_not_overlooked() {
     let service = Service::start(Machine::new(Version::V1), "tree");
-    let child = *service.cgroup.procs().expect("processes").iter().find(|pid| **pid != service.pid).expect("child");
+    let child =
+        *service.cgroup.procs().expect("processes").iter().find(|pid| **pid != service.pid).expect("child");
     let root = service.cgroup.dir().ancestors().nth(2).expect("the root cgroup");
     fs::write(root.join("cgroup.procs"), child.to_string()).expect("take the child out");
 
     let armed = ArmedDump::arm(service.request("images")).await.expect("arm");
     let error = armed.run(|| async { Ok(()) }).await.expect_err("one process would run on");
-    assert!(matches!(error, DumpError::Mismatch { .. }), "{error:?}");
+    assert!(matches!(error, DumpError::NotFrozen { .. }), "{error:?}");
     assert_runs(&service.file);
 }

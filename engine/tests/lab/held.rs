@@ -108,7 +108,8 @@ async fn lab_a_restore_that_fails_leaves_nothing_and_says_why() {
     let listener = container.listener();
     let runc = container.start_restore(&images, &listener, &container.cgroup);
     let armed = listener.armed(SOON).await.expect("armed");
-    let error = armed.go(RestoreDeadlines::default()).await.expect("go").held().await.expect_err("another program");
+    let error =
+        armed.go(RestoreDeadlines::default()).await.expect("go").held().await.expect_err("another program");
     let RestoreError::Failed(failure) = &error else { panic!("{error:?}") };
     assert!(failure.cause.contains("not the same at the destination"), "{failure:?}");
     assert_ne!(ended(runc).await, 0);
@@ -153,7 +154,8 @@ async fn lab_a_tree_that_cannot_be_frozen_is_killed() {
     let listener = container.listener();
     let runc = container.start_restore(&images, &listener, &wrong);
     let armed = listener.armed(SOON).await.expect("armed");
-    let error = armed.go(RestoreDeadlines::default()).await.expect("go").held().await.expect_err("not frozen");
+    let error =
+        armed.go(RestoreDeadlines::default()).await.expect("go").held().await.expect_err("not frozen");
     assert!(matches!(error, RestoreError::Failed(_)), "{error:?}");
     assert_ne!(ended(runc).await, 0);
     wait_until_empty(&container.cgroup);

@@ -9,6 +9,7 @@ mod container;
 mod service;
 
 mod callbacks;
+mod cgroup;
 mod dump;
 mod held;
 mod spawn;

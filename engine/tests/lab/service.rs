@@ -62,7 +62,8 @@ impl Drop for Service {
 fn ums_members(pid: i32) -> Vec<i32> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let own = namespace(&pid.to_string());
-    let names = fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names =
+        fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let inside = names.filter(|name| name.parse::<i32>().is_ok() && namespace(name) == own);
     let alive = inside.filter(|name| {
         fs::read_to_string(format!("/proc/{name}/stat")).is_ok_and(|stat| !stat.contains(") Z "))

@@ -28,8 +28,11 @@ fn lab_a_detached_process_is_the_first_of_its_namespaces() {
         assert_ne!(namespace(&pid.to_string()), namespace("self"), "{name}");
     }
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("mounts");
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("pid"), rustix::process::Signal::KILL)
-        .expect("kill");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).expect("pid"),
+        rustix::process::Signal::KILL,
+    )
+    .expect("kill");
     wait_until("it is gone", || {
         reap();
         !fs::exists(format!("/proc/{pid}")).expect("/proc")
@@ -63,13 +66,15 @@ fn lab_a_child_has_the_descriptors_it_was_given_and_no_other() {
     let (a, b) = (file("a"), file("b"));
     // Numbers that are in use here, also by each other.
     let (first, second) = (std::os::fd::AsRawFd::as_raw_fd(&a), std::os::fd::AsRawFd::as_raw_fd(&b));
-    let mut child = Spawn::new(command).pass(a, second).pass(b, first).pass(file("c"), 99).spawn().expect("spawn");
+    let mut child =
+        Spawn::new(command).pass(a, second).pass(b, first).pass(file("c"), 99).spawn().expect("spawn");
     assert!(child.wait().expect("wait").success());
     let found = fs::read_to_string(output).expect("output");
     let mut expected: Vec<_> = [0, 1, 2, first, second, 99].iter().map(ToString::to_string).collect();
     expected.sort_unstable();
     // The one more is the listing itself.
-    let extra: Vec<_> = found.split_whitespace().filter(|number| !expected.iter().any(|one| one == number)).collect();
+    let extra: Vec<_> =
+        found.split_whitespace().filter(|number| !expected.iter().any(|one| one == number)).collect();
     assert!(extra.len() == 1, "{found}");
     assert_eq!(found.split_whitespace().count(), expected.len() + 1);
 }

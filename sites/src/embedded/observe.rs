@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ums_engine::facts::{HostQuery, host_facts};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::ServiceName;
 use ums_model::plan::{PortInUse, SiteFacts};
@@ -76,7 +77,9 @@ impl Embedded {
     pub(super) async fn site_facts(&self) -> SiteResult<SiteFacts> {
         let site = self.clone();
         blocking(move || {
-            let mut facts: SiteFacts = Err(WireError::new(ErrorCode::Internal, "interim"))?;
+            let query = HostQuery { storage: &site.config.state, journal: &site.config.state, deadline: PATIENCE };
+            let host = host_facts(&query).map_err(|error| chained(ErrorCode::Internal, &error))?;
+            let mut facts = host.into_site_facts(site.config.name.clone(), site.config.fingerprint);
             facts.services = site.names()?;
             for name in &facts.services {
                 let published =

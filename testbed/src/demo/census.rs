@@ -17,11 +17,9 @@ const PROGRAM: &str = "redis-server";
 #[derive(Debug)]
 pub(super) struct Census {
     tag: Tag,
-    /// Pid namespace of the one copy.
-    place: PathBuf,
+    /// Pid namespace of the one copy; `None` if it has none of its own.
+    place: Option<PathBuf>,
     cgroups: Vec<String>,
-    /// Every process there was when the copy still ran.
-    before: Vec<i32>,
 }
 
 impl Census {
@@ -40,12 +38,12 @@ impl Census {
             site.name()
         );
         let place = namespace(pid)?;
+        let own = namespace(std::process::id().cast_signed())?;
         let cgroups = lab.sites().iter().filter_map(|site| {
             let file = tag.directory().join(site.name()).join(crate::sweep::CGROUP_NAME_FILE);
             fs::read_to_string(file).ok().map(|name| name.trim().to_owned())
         });
-        let before = processes::all()?.iter().map(|process| process.pid).collect();
-        Ok(Self { cgroups: cgroups.collect(), place, before, tag })
+        Ok(Self { cgroups: cgroups.collect(), place: Some(place).filter(|place| *place != own), tag })
     }
 
     /// To be asked when the lab is gone.
@@ -54,11 +52,12 @@ impl Census {
     pub(super) fn nothing_left(&self) -> Result<()> {
         let left: Vec<i32> = copies(&self.tag)?;
         ensure!(left.is_empty(), "copies of Redis are left: {left:?}");
-        let in_place = |pid: &&i32| namespace(**pid).is_ok_and(|place| place == self.place);
-        let left: Vec<i32> = self.before.iter().filter(in_place).copied().collect();
+        let all = processes::all()?;
+        let in_place = |pid: &i32| self.place.is_some() && namespace(*pid).ok() == self.place;
+        let left: Vec<i32> = all.iter().map(|process| process.pid).filter(in_place).collect();
         ensure!(left.is_empty(), "processes of the service are left: {left:?}");
         let marked = |pid: &i32| processes::mark(*pid).as_deref() == Some(self.tag.as_str());
-        let left: Vec<i32> = processes::all()?.iter().map(|process| process.pid).filter(marked).collect();
+        let left: Vec<i32> = all.iter().map(|process| process.pid).filter(marked).collect();
         ensure!(left.is_empty(), "processes are left: {left:?}");
         let names = fs::read_dir("/run/netns").into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());

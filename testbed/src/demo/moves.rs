@@ -105,13 +105,17 @@ impl Made {
     /// One line of progress.
     pub(super) fn told(&self) -> String {
         format!(
-            "move {}, {} -> {}: downtime {:.0} ms, total {:.0} ms, {} acknowledged writes checked, 0 lost",
-            self.number,
-            self.from.name().to_uppercase(),
-            self.to.name().to_uppercase(),
+            "move {}: downtime {:.0} ms, total {:.0} ms, {} acknowledged writes checked, 0 lost",
+            self.name(),
             self.downtime_ms,
             self.total_ms,
             self.writes_checked
         )
+    }
+
+    /// Its number and its direction.
+    pub(super) fn name(&self) -> String {
+        let (from, to) = (self.from.name().to_uppercase(), self.to.name().to_uppercase());
+        format!("{} {from} -> {to}", self.number)
     }
 }

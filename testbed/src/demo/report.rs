@@ -17,6 +17,12 @@ const SCENARIO: &str = "demo";
 /// All of Redis is one process.
 const PROCESSES: u32 = 1;
 
+/// Heading of the table of what counts; the other one has a column per phase.
+const NUMBERS: [&str; 8] =
+    ["move", "MiB raw", "MiB sent", "frozen", "downtime", "total", "reconnects", "writes checked"];
+/// Name of the last row.
+const MEDIAN: &str = "median";
+
 /// A demonstration in which every check passed.
 #[derive(Debug)]
 pub(super) struct Finding {
@@ -94,64 +100,40 @@ impl Finding {
         (self.rate * mean / f64::from(1 << 20) * 100.0).round() / 100.0
     }
 
-    /// The table, and what it means.
+    /// The tables, and what they mean.
     pub(super) fn table(&self) -> String {
         let phases: Vec<Phase> = Phase::ALL
             .iter()
             .copied()
             .filter(|phase| self.moves.iter().any(|made| made.report.phase_ms(*phase).is_some()))
             .collect();
-        let mut heading = vec!["move"];
-        heading.extend(phases.iter().map(|phase| phase.as_str()));
-        heading.extend([
-            "MiB raw",
-            "MiB sent",
-            "frozen",
-            "downtime",
-            "total",
-            "reconnects",
-            "writes checked",
-        ]);
-        let row = |name: String, moves: &[Made], reconnects: String, checked: String| {
-            let middle = |number: &dyn Fn(&Made) -> f64| median(moves.iter().map(number)).map(to_micro);
-            let mut row = vec![name];
-            row.extend(
-                phases
-                    .iter()
-                    .map(|phase| ms(median(moves.iter().filter_map(|made| made.report.phase_ms(*phase))))),
-            );
-            row.extend([
-                mib(whole(middle(&|made| made.report.bytes_raw.get() as f64))),
-                mib(whole(middle(&|made| made.report.bytes_sent.get() as f64))),
-                ms(middle(&|made| made.frozen_ms)),
-                ms(middle(&|made| made.downtime_ms)),
-                ms(middle(&|made| made.total_ms)),
-                reconnects,
-                checked,
-            ]);
-            row
+        let mut numbers: Vec<Vec<String>> = self.moves.iter().map(numbers_of).collect();
+        numbers.push(self.numbers_in_the_middle());
+        let ms_of = |phase: Phase, moves: &[Made]| {
+            ms(median(moves.iter().filter_map(|made| made.report.phase_ms(phase))))
         };
-        let mut rows: Vec<Vec<String>> = self
-            .moves
-            .iter()
-            .map(|made| {
-                let name = format!(
-                    "{} {} -> {}",
-                    made.number,
-                    made.from.name().to_uppercase(),
-                    made.to.name().to_uppercase()
-                );
-                row(
-                    name,
-                    std::slice::from_ref(made),
-                    made.reconnects.to_string(),
-                    made.writes_checked.to_string(),
-                )
-            })
-            .collect();
-        let reconnects = median(self.moves.iter().map(|made| made.reconnects as f64)).unwrap_or_default();
-        rows.push(row("median".to_owned(), &self.moves, reconnects.to_string(), String::new()));
-        format!("{}\n{}", render(&heading, &rows), self.words())
+        let row = |name: String, moves: &[Made]| {
+            [name].into_iter().chain(phases.iter().map(|phase| ms_of(*phase, moves))).collect::<Vec<_>>()
+        };
+        let mut times: Vec<Vec<String>> =
+            self.moves.iter().map(|made| row(made.name(), std::slice::from_ref(made))).collect();
+        times.push(row(MEDIAN.to_owned(), &self.moves));
+        let mut words = vec!["move"];
+        words.extend(phases.iter().map(|phase| phase.as_str()));
+        format!("{}\n{}\n{}", render(&words, &times), render(&NUMBERS, &numbers), self.words())
+    }
+
+    fn numbers_in_the_middle(&self) -> Vec<String> {
+        let middle = |number: &dyn Fn(&Made) -> f64| median(self.moves.iter().map(number));
+        vec![
+            MEDIAN.to_owned(),
+            mib(whole(middle(&|made| made.report.bytes_raw.get() as f64))),
+            mib(whole(middle(&|made| made.report.bytes_sent.get() as f64))),
+            ms(middle(&|made| made.frozen_ms)),
+            ms(middle(&|made| made.downtime_ms)),
+            ms(middle(&|made| made.total_ms)),
+            middle(&|made| made.reconnects as f64).unwrap_or_default().to_string(),
+        ]
     }
 
     fn words(&self) -> String {
@@ -184,4 +166,18 @@ impl Finding {
             reads = self.reads.right,
         )
     }
+}
+
+/// One row of [`NUMBERS`].
+fn numbers_of(made: &Made) -> Vec<String> {
+    vec![
+        made.name(),
+        mib(Some(made.report.bytes_raw.get())),
+        mib(Some(made.report.bytes_sent.get())),
+        ms(Some(made.frozen_ms)),
+        ms(Some(made.downtime_ms)),
+        ms(Some(made.total_ms)),
+        made.reconnects.to_string(),
+        made.writes_checked.to_string(),
+    ]
 }

@@ -44,7 +44,7 @@ fn a_dump_that_only_criu_knows_to_be_impossible() {
 
     // Nothing of the attempt is in its way: it is still that service, and can be told to end.
     service.shell("true").unwrap();
-    rig.a().ums(&["stop", "unread"]).unwrap().success().unwrap();
+    rig.a().ums(&["stop", "unread", "--time", "1"]).unwrap().success().unwrap();
 }
 
 #[test]

@@ -63,14 +63,22 @@ const DESTINATION: [Row; 8] = [
 /// rig's daemons.
 const LONGEST_CUT: Duration = Duration::from_secs(12);
 
+type Fault = fn(&Rig, &Service<'_>, &'static str, SiteIndex) -> Result<()>;
+
 /// Runs rows one after the other on one lab: one service, to and fro.
-fn run(rows: &[Row], fault: fn(&Rig, &Service<'_>, &'static str, SiteIndex) -> Result<()>) -> Result<()> {
-    let rig = &Rig::new()?;
+fn run(rows: &[Row], fault: Fault) {
+    let rig = &Rig::new().expect("a rig");
+    // Failing here and not in a caller: the lab prints its logs when it is dropped by a panic.
+    if let Err(error) = all(rig, rows, fault) {
+        panic!("{error:#}");
+    }
+}
+
+fn all(rig: &Rig, rows: &[Row], fault: Fault) -> Result<()> {
     let clean = Traces::of(rig)?;
     let service = &rig.start(A, &Workload::memhog(Bytes::mib(4)))?;
     for (step, end) in rows {
-        let told = || format!("step {step}");
-        row(rig, service, step, *end, fault).with_context(told)?;
+        row(rig, service, step, *end, fault).with_context(|| format!("step {step}"))?;
     }
     // After all that it is a service as any other.
     let other = if service.site().index() == A { B } else { A };
@@ -80,13 +88,7 @@ fn run(rows: &[Row], fault: fn(&Rig, &Service<'_>, &'static str, SiteIndex) -> R
     Traces::wait_for(rig, &clean)
 }
 
-fn row(
-    rig: &Rig,
-    service: &Service<'_>,
-    step: &'static str,
-    end: End,
-    fault: fn(&Rig, &Service<'_>, &'static str, SiteIndex) -> Result<()>,
-) -> Result<()> {
+fn row(rig: &Rig, service: &Service<'_>, step: &'static str, end: End, fault: Fault) -> Result<()> {
     let source = service.site().index();
     let destination = if source == A { B } else { A };
     fault(rig, service, step, destination)?;
@@ -174,13 +176,12 @@ fn cut(rig: &Rig, service: &Service<'_>, step: &'static str, destination: SiteIn
 }
 
 /// Labs are independent, and most of a lab's time is waiting: rows are spread over several at the same time.
-fn spread(lanes: &[&[Row]], fault: fn(&Rig, &Service<'_>, &'static str, SiteIndex) -> Result<()>) {
-    let failures: Vec<String> = thread::scope(|scope| {
+fn spread(lanes: &[&[Row]], fault: Fault) {
+    let failed = thread::scope(|scope| {
         let lanes: Vec<_> = lanes.iter().map(|rows| scope.spawn(|| run(rows, fault))).collect();
-        let ended = lanes.into_iter().map(|lane| lane.join().expect("a lane reports, it does not panic"));
-        ended.filter_map(Result::err).map(|error| format!("{error:#}")).collect()
+        lanes.into_iter().filter_map(|lane| lane.join().err()).count()
     });
-    assert!(failures.is_empty(), "{failures:#?}");
+    assert_eq!(failed, 0, "lanes failed; each has said why");
 }
 
 #[test]

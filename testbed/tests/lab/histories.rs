@@ -19,7 +19,8 @@ pub(crate) struct Memory {
     pub(crate) migration: String,
     pub(crate) epoch: u64,
     pub(crate) role: String,
-    pub(crate) peer: String,
+    pub(crate) source: String,
+    pub(crate) destination: String,
     /// `None` while it goes on.
     pub(crate) outcome: Option<Outcome>,
 }
@@ -39,14 +40,14 @@ fn memory(line: &Value) -> Result<Memory> {
     };
     let outcome = match &line["outcome"] {
         Value::Null => None,
-        Value::String(word) if word == "running" => None,
         word => Some(serde_json::from_value(word.clone()).with_context(|| format!("outcome {word}"))?),
     };
     Ok(Memory {
         migration: text("migration")?,
         epoch: line["epoch"].as_u64().with_context(|| format!("no epoch in the history: {line}"))?,
         role: text("role")?,
-        peer: text("peer")?,
+        source: text("source")?,
+        destination: text("destination")?,
         outcome,
     })
 }
@@ -63,13 +64,14 @@ pub(crate) fn agreed(rig: &Rig, service: &str) -> Result<Outcome> {
         Ok(ended.then_some(both))
     })
     .with_context(|| format!("{:?} {:?}", history(rig.a(), service), history(rig.b(), service)))?;
-    let pairs = [(&at_a, "b", &at_b), (&at_b, "a", &at_a)];
-    for (own, peer, others) in pairs {
+    for (site, own, others) in [("a", &at_a, &at_b), ("b", &at_b, &at_a)] {
         for memory in own {
-            ensure!(memory.peer == peer, "{memory:?} names another site");
+            let place = if memory.role == "source" { &memory.source } else { &memory.destination };
+            ensure!(place == site, "site {site} is not what it takes itself for: {memory:?}");
             match others.iter().find(|other| other.migration == memory.migration) {
                 Some(other) => {
-                    ensure!(other.role != memory.role, "one role at both sites: {memory:?} {other:?}");
+                    let roads = [memory, other].map(|memory| (&memory.source, &memory.destination));
+                    ensure!(roads[0] == roads[1], "from and to other sites: {memory:?} {other:?}");
                     ensure!(other.outcome == memory.outcome, "two outcomes: {memory:?} {other:?}");
                     ensure!(other.epoch == memory.epoch, "two epochs: {memory:?} {other:?}");
                 }

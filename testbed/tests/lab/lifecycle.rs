@@ -98,7 +98,7 @@ fn a_service_lives_from_run_to_rm() {
     web.check().unwrap();
     rig.a().ums(&["rm", "web"]).unwrap().failure(1, "not stopped").unwrap();
     web.check().unwrap();
-    rig.a().ums(&["stop", "web"]).unwrap().success().unwrap();
+    rig.a().ums(&["stop", "web", "--time", "1"]).unwrap().success().unwrap();
     assert!(is_gone(pid), "{pid} runs on");
     rig.a().ums(&["rm", "web"]).unwrap().success().unwrap();
     failed(&rig.a().ums(&["status", "web"]).unwrap(), 1, ErrorCode::ServiceNotFound, &["web"]).unwrap();
@@ -292,10 +292,10 @@ fn an_io_uring_is_kept_away_from_a_service() {
 fn what_the_daemon_needs_is_told_by_doctor() {
     let rig = &Rig::new().unwrap();
     let fine = rig.a().ums(&["doctor"]).unwrap().success().unwrap();
-    assert_eq!(fine.result().unwrap()["ok"], true, "{fine:?}");
+    assert_eq!(fine.result().unwrap()["healthy"], true, "{fine:?}");
     rig.a().restart_with(&[("UMS_CRIU", "/nonexistent/criu".to_owned())]).unwrap();
     let bad = rig.a().ums(&["doctor"]).unwrap().failure(1, "criu").unwrap();
-    let checks = bad.result().unwrap()["checks"].as_array().unwrap().clone();
-    let criu = checks.iter().find(|check| check["ok"] == false).unwrap();
+    let blockers = bad.result().unwrap()["blockers"].as_array().unwrap().clone();
+    let criu = blockers.iter().find(|blocker| blocker["code"] == "criu-missing").unwrap();
     assert!(!criu["remedy"].as_str().unwrap().is_empty(), "{criu}");
 }

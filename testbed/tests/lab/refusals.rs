@@ -42,7 +42,7 @@ fn refused_with(service: &Service<'_>, codes: &[ErrorCode], parts: &[&str]) -> R
         Ok(plan) => {
             let found = plan.blockers.iter().find(|blocker| codes.contains(&blocker.code));
             let blocker = found.with_context(|| format!("the plan knows nothing of {codes:?}: {plan:?}"))?;
-            complete(&WireError::from(blocker.clone()), &[])?;
+            ensure!(!blocker.message.is_empty() && !blocker.remedy.is_empty(), "{blocker:?}");
         }
         Err(_) => drop(failed_with(&planned, 1, codes, &[])?),
     }
@@ -76,7 +76,7 @@ fn names_that_mean_nothing_or_too_much() {
     }
     let outcome = ums(&["exec", "nobody", "--", "true"]);
     failed(&outcome, 1, ErrorCode::ServiceNotFound, &["nobody"]).unwrap();
-    failed(&ums(&["abort", "nobody"]), 1, ErrorCode::ServiceNotFound, &["nobody"]).unwrap();
+    failed(&ums(&["abort", "nobody"]), 1, ErrorCode::MigrationNotFound, &["nobody"]).unwrap();
 
     // To oneself.
     let outcome = ums(&["migrate", name, "--to", "a"]);

@@ -28,8 +28,7 @@ fn show_plan(name: &str, to: &str, feasible: bool, plan: &Value) {
         println!("  remedy  {}", blocker["remedy"].as_str().unwrap_or_default());
     }
     for warning in plan["warnings"].as_array().into_iter().flatten() {
-        let text = warning.as_str().or_else(|| warning["message"].as_str());
-        println!("warning   {}", text.unwrap_or_default());
+        println!("warning   {}", warning["message"].as_str().unwrap_or_default());
     }
     let predicted = &plan["predicted"];
     if predicted.is_object() {
@@ -176,8 +175,9 @@ pub(crate) async fn history(context: &Context, name: Option<&str>) -> CallResult
                 text(&migration["service"]),
                 migration["epoch"].to_string(),
                 text(&migration["role"]),
-                text(&migration["peer"]),
-                migration["outcome"].as_str().unwrap_or("running").to_owned(),
+                text(&migration["source"]),
+                text(&migration["destination"]),
+                text(if migration["outcome"].is_null() { &migration["state"] } else { &migration["outcome"] }),
                 ms(&report["frozen_ms"]),
                 ms(&report["total_ms"]),
                 render::bytes(&report["bytes_sent"]),
@@ -186,7 +186,7 @@ pub(crate) async fn history(context: &Context, name: Option<&str>) -> CallResult
         })
         .collect();
     let heading =
-        ["STARTED", "SERVICE", "EPOCH", "ROLE", "PEER", "OUTCOME", "FROZEN ms", "TOTAL ms", "SENT", "ID"];
+        ["STARTED", "SERVICE", "EPOCH", "ROLE", "SOURCE", "DESTINATION", "OUTCOME", "FROZEN ms", "TOTAL ms", "SENT", "ID"];
     render::table(&heading, &rows);
     Ok(0)
 }

@@ -30,8 +30,10 @@ pub(crate) async fn pair(context: &Context, command: PairCommand) -> CallResult<
                 render::json(&answer);
                 return Ok(0);
             }
-            let site = if answer["site"].is_object() { &answer["site"] } else { &answer };
-            println!("paired with {}  {}", text(&site["name"]), text(&site["fingerprint"]));
+            let site = &answer["site"];
+            println!("paired with {}", text(&site["name"]));
+            println!("its fingerprint:  {}", text(&site["fingerprint"]));
+            println!("this site's own:  {}", text(&answer["fingerprint"]));
         }
     }
     Ok(0)
@@ -68,39 +70,56 @@ pub(crate) async fn unpair(context: &Context, site: &str) -> CallResult<u8> {
 /// `ums doctor`. Exit code 1 if something is missing.
 pub(crate) async fn doctor(context: &Context) -> CallResult<u8> {
     let answer = context.daemon.get("/v1/doctor").await?;
-    let ok = answer["ok"].as_bool().unwrap_or(false);
+    let healthy = answer["healthy"].as_bool().unwrap_or(false);
     if context.json {
         render::json(&answer);
-        return Ok(u8::from(!ok));
+        return Ok(u8::from(!healthy));
     }
-    for check in answer["checks"].as_array().into_iter().flatten() {
-        let mark = if check["ok"].as_bool().unwrap_or(false) { "ok     " } else { "MISSING" };
-        println!("{mark}  {}: {}", text(&check["name"]), text(&check["detail"]));
-        if let Some(remedy) = check["remedy"].as_str().filter(|remedy| !remedy.is_empty()) {
-            println!("         {remedy}");
-        }
+    let site = &answer["site"];
+    for (what, field) in [("kernel", "kernel"), ("CRIU", "criu"), ("runc", "runc"), ("cgroups", "cgroup")] {
+        println!("{what:<9} {}", text(&site[field]));
     }
-    println!(
-        "{}",
-        if ok { "this host can do its part" } else { "this host cannot take part in migrations yet" }
-    );
-    Ok(u8::from(!ok))
+    println!("memory    {} available", render::bytes(&site["memory_available"]));
+    println!("disk      {} available", render::bytes(&site["disk_available"]));
+    for peer in answer["peers"].as_array().into_iter().flatten() {
+        let state = if peer["reachable"].as_bool().unwrap_or(false) {
+            "reachable".to_owned()
+        } else {
+            format!("not reachable: {}", text(&peer["error"]["message"]))
+        };
+        println!("site {}: {state}", text(&peer["name"]));
+    }
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        println!("warning   {}", text(&warning["message"]));
+    }
+    for blocker in answer["blockers"].as_array().into_iter().flatten() {
+        println!("MISSING   {}", text(&blocker["message"]));
+        println!("          {}", text(&blocker["remedy"]));
+    }
+    println!("{}", if healthy { "this site can take part in migrations" } else { "this site cannot take part in migrations yet" });
+    Ok(u8::from(!healthy))
 }
 
 /// `ums token`.
 pub(crate) async fn token(context: &Context, command: TokenCommand) -> CallResult<u8> {
     let answer = match command {
-        TokenCommand::New { name } => context.daemon.post("/v1/tokens", &json!({ "name": name })).await?,
+        TokenCommand::New { label, read } => {
+            let role = if read { "read" } else { "admin" };
+            context.daemon.post("/v1/tokens", &json!({ "label": label, "role": role })).await?
+        }
         TokenCommand::Ls => context.daemon.get("/v1/tokens").await?,
-        TokenCommand::Rm { name } => context.daemon.delete(&format!("/v1/tokens/{}", segment(&name))).await?,
+        TokenCommand::Rm { id } => context.daemon.delete(&format!("/v1/tokens/{}", segment(&id))).await?,
     };
     if context.json {
         render::json(&answer);
     } else if let Some(token) = answer["token"].as_str() {
         println!("{token}");
     } else {
-        for token in answer.as_array().into_iter().flatten() {
-            println!("{}", text(&token["name"]));
+        let tokens = answer.as_array().cloned().unwrap_or_default();
+        let rows: Vec<Vec<String>> =
+            tokens.iter().map(|token| ["id", "role", "label"].map(|field| text(&token[field])).to_vec()).collect();
+        if !rows.is_empty() {
+            render::table(&["ID", "ROLE", "LABEL"], &rows);
         }
     }
     Ok(0)

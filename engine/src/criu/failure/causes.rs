@@ -276,7 +276,12 @@ pub(super) const CAUSES: &[Cause] = &[
         remedy: "let the service close it, or unmount what hides it",
     },
     Cause {
-        words: &["suspend seccomp"],
+        words: &["suspending seccomp failed"],
+        cause: "CRIU may not suspend the seccomp filter of the service: it runs under a filter or in a user namespace itself",
+        remedy: "run the nest without a seccomp profile (seccomp=unconfined)",
+    },
+    Cause {
+        words: &["couldn't suspend seccomp"],
         cause: "CRIU may not suspend the seccomp filter of the service: it runs under a filter or in a user namespace itself",
         remedy: "run the nest without a seccomp profile (seccomp=unconfined)",
     },

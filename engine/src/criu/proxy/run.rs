@@ -1,10 +1,11 @@
 //! The restore itself: arm, go, relay, freeze, check.
 
 use std::env;
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use rustix::fs::{Mode, OFlags, open, openat};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -21,10 +22,11 @@ use super::nest::Nest;
 use super::{CGROUP_VARIABLE, FIRST_REQUEST, SOCKET_VARIABLE, rewrite};
 use crate::cgroup::Cgroup;
 use crate::criu::failure::CriuFailure;
+use crate::criu::frozen::confirm_frozen;
 use crate::criu::link::{FromProxy, HeldTree, RestoreDeadlines};
 use crate::criu::rpc::{Kind, Options, Request, Response};
 use crate::criu::swrk::MAX_MESSAGE;
-use crate::criu::tree::{count_tasks, members};
+use crate::criu::tree::members;
 
 /// Name of CRIU's log where runc gives none.
 const LOG: &str = "restore.log";
@@ -117,7 +119,7 @@ impl<'a> Restore<'a> {
     fn prepare(criu: &Path, runc: &'a Channel, nest: &Nest) -> Result<Self, String> {
         let cgroup = env::var(CGROUP_VARIABLE).map_err(|_| format!("{CGROUP_VARIABLE} is not set"))?;
         let cgroup = serde_json::from_str(&cgroup).map_err(|error| format!("{CGROUP_VARIABLE}: {error}"))?;
-        let home = nest.cgroup().map_err(|error| format!("no cgroup to go to: {error}"))?;
+        let home = nest.cgroup().map_err(|error| format!("no cgroup to go to: {}", chain(&error)))?;
         let (child, criu) =
             start(criu).map_err(|error| format!("cannot start {}: {error}", criu.display()))?;
 
@@ -183,7 +185,8 @@ impl<'a> Restore<'a> {
     fn freeze(&mut self) -> Result<(), CriuFailure> {
         self.leave().map_err(|error| self.ours(&format!("cannot leave the container's cgroup: {error}")))?;
         let frozen = self.cgroup.freeze(self.deadlines.freeze);
-        frozen.map_err(|error| self.ours(&format!("the restored tasks cannot be frozen: {error}")))?;
+        frozen
+            .map_err(|error| self.ours(&format!("the restored tasks cannot be frozen: {}", chain(&error))))?;
         self.frozen = true;
         Ok(())
     }
@@ -193,10 +196,10 @@ impl<'a> Restore<'a> {
     fn leave(&self) -> Result<(), String> {
         let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
         let own = namespace(own_pid()).map_err(|error| error.to_string())?;
-        for pid in self.cgroup.procs().map_err(|error| error.to_string())? {
+        for pid in self.cgroup.procs().map_err(|error| chain(&error))? {
             // One that ended meanwhile has left as well.
             if namespace(pid).is_ok_and(|found| found == own) {
-                self.home.admit(pid).map_err(|error| format!("process {pid}: {error}"))?;
+                self.home.admit(pid).map_err(|error| format!("process {pid}: {}", chain(&error)))?;
             }
         }
         Ok(())
@@ -204,18 +207,10 @@ impl<'a> Restore<'a> {
 
     /// With CRIU gone: the tree is there, all of it frozen.
     fn verify(&self, pid: i32) -> Result<HeldTree, CriuFailure> {
-        match self.cgroup.is_frozen() {
-            Ok(true) => {}
-            Ok(false) => return Err(self.ours("the restored tasks are not frozen any more")),
-            Err(error) => return Err(self.ours(&format!("the restored tasks cannot be looked at: {error}"))),
+        match confirm_frozen(pid, &self.cgroup) {
+            Ok(tasks) => Ok(HeldTree { pid, tasks }),
+            Err(error) => Err(self.ours(&format!("the restored tree is not held: {}", chain(&error)))),
         }
-        let inside = self.cgroup.procs().map_err(|error| self.ours(&error.to_string()))?;
-        if !inside.contains(&pid) {
-            return Err(self.ours("the first process is not in the container's cgroup"));
-        }
-        let tasks =
-            count_tasks(pid).map_err(|error| self.ours(&format!("the tasks cannot be counted: {error}")))?;
-        Ok(HeldTree { pid, tasks })
     }
 
     /// After a failure: nothing that was restored stays.
@@ -230,9 +225,8 @@ impl<'a> Restore<'a> {
         }
         let _ = shutdown(&self.criu.0, Shutdown::Both);
         // Without having left it, killing all in the cgroup would kill this process.
-        let emptied = left.and_then(|()| {
-            self.cgroup.kill_all(self.deadlines.kill).map_err(|error| error.to_string())
-        });
+        let emptied =
+            left.and_then(|()| self.cgroup.kill_all(self.deadlines.kill).map_err(|error| chain(&error)));
         let _ = self.wait_for_criu(Instant::now() + self.deadlines.kill);
         if let Err(error) = emptied {
             failure.cause = format!("{}; what was restored may still be there: {error}", failure.cause);
@@ -321,12 +315,22 @@ fn directories(runc: &Channel, options: &Options) -> io::Result<(OwnedFd, OwnedF
         open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
     };
     let images = reopen(options.images_dir_fd)?;
-    let work = options.work_dir_fd.map_or_else(|| images_again(images.as_fd()), reopen)?;
+    let work = match options.work_dir_fd {
+        Some(number) => reopen(number)?,
+        None => fcntl_dupfd_cloexec(&images, 0)?,
+    };
     Ok((images, work))
 }
 
-fn images_again(images: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(images, 3)
+/// An error with its sources, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 fn own_pid() -> i32 {

@@ -1,0 +1,195 @@
+//! The daemon of a site: everything put together, recovery first, then served, then drained.
+
+mod lock;
+mod port;
+mod socket;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use ums_model::names::Fingerprint;
+use ums_sites::adapter::SiteAdapter;
+use ums_transfer::identity::{Identity, IdentityError};
+use ums_transfer::link::Greeting;
+use ums_transfer::tls::TlsError;
+
+use crate::addresses::announced;
+use crate::chronicle::Chronicles;
+use crate::config::Config;
+use crate::core::Core;
+use crate::desk::Desks;
+use crate::journal::{Journal, JournalError};
+use crate::peers::Peers;
+use crate::promises::Promises;
+use crate::recovery::recover;
+
+/// The daemon could not start. Nothing is served, no service was touched unless the message says so.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the fields are what the messages say")]
+pub enum StartError {
+    /// The file system refused.
+    #[error("cannot {action} {}", path.display())]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+    /// Another daemon serves this site.
+    #[error("another daemon uses {}", path.display())]
+    Running { path: PathBuf },
+    /// The site's key cannot be used.
+    #[error("cannot use the identity of this site")]
+    Identity {
+        #[from]
+        source: IdentityError,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS")]
+    Tls {
+        #[from]
+        source: TlsError,
+    },
+    /// The port cannot be opened.
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    /// The journal cannot be used: who may run which service is not known, so nothing is done at all.
+    #[error("cannot use the journal: {message}")]
+    Journal { message: String },
+}
+
+impl From<JournalError> for StartError {
+    fn from(error: JournalError) -> Self {
+        Self::Journal { message: crate::failure::chain(&error) }
+    }
+}
+
+/// A site's Coordinator.
+#[derive(Debug)]
+pub struct Coordinator;
+
+/// A Coordinator that serves. Dropping this does not end it; [`Running::stop`] does, and so does the future that was
+/// given to [`Coordinator::start`].
+#[derive(Debug)]
+pub struct Running {
+    /// Where the TLS port listens.
+    pub address: SocketAddr,
+    /// The Unix socket of the API.
+    pub socket: PathBuf,
+    /// Who this site is.
+    pub fingerprint: Fingerprint,
+    stopping: CancellationToken,
+    drained: JoinHandle<()>,
+}
+
+impl Coordinator {
+    /// Starts the Coordinator of `site`.
+    ///
+    /// `Ok`: every service stands where the journal says, as far as that needs no other site, and the API and the port
+    /// are served. When `shutdown` is ready, nothing new is accepted, migrations that are not committed are rolled
+    /// back, and what is under way has [`Deadlines::drain`](crate::config::Deadlines::drain) to end; the rest is
+    /// recovered by the next start. `Err`: nothing is served. Waits for a daemon before it that is about to end.
+    pub async fn start<S: SiteAdapter>(
+        config: Config,
+        site: S,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Running, StartError> {
+        let prepared = prepare(&config).await?;
+        let Prepared { lock, identity, journal } = prepared;
+        let listener = port::bind(config.listen).await?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let peers = Peers::default();
+        peers.reload(&journal).await?;
+        let core = Arc::new(Core {
+            greeting: Greeting::new(config.name.clone()),
+            permits: Arc::new(Semaphore::new(config.limits.migrations.get())),
+            addresses: OnceLock::from(announced(&config.advertise, address)),
+            config,
+            site,
+            journal,
+            identity,
+            peers,
+            desks: Desks::default(),
+            chronicles: Chronicles::default(),
+            promises: Promises::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        recover(&core).await?;
+        let tls = port::tls(&core)?;
+        let unix = socket::bind(&core.config.socket_path())?;
+        let serving = [
+            core.tasks.spawn(port::serve(Arc::clone(&core), listener, tls)),
+            core.tasks.spawn(socket::serve(Arc::clone(&core), unix)),
+        ];
+        tracing::info!(site = %core.config.name, %address, fingerprint = %core.identity.fingerprint(), "serving");
+        let running = Running {
+            address,
+            socket: core.config.socket_path(),
+            fingerprint: core.identity.fingerprint(),
+            stopping: core.stopping.clone(),
+            drained: tokio::spawn(drain(core, shutdown, serving, lock)),
+        };
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Ends the Coordinator, as its `shutdown` would, and waits for it.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        self.wait().await;
+    }
+
+    /// Waits until the Coordinator has ended.
+    pub async fn wait(self) {
+        if let Err(error) = self.drained.await {
+            tracing::error!(%error, "the Coordinator did not end in order");
+        }
+    }
+}
+
+struct Prepared {
+    lock: lock::Lock,
+    identity: Identity,
+    journal: Journal,
+}
+
+async fn prepare(config: &Config) -> Result<Prepared, StartError> {
+    lock::private_dir(&config.state_dir)?;
+    let lock = lock::take(config.lock_path(), config.deadlines.drain).await?;
+    let (dir, path) = (config.identity_dir(), config.journal_path());
+    let open = move || {
+        let identity = Identity::load_or_create(&dir)?;
+        Ok::<_, StartError>((identity, Journal::open(&path)?))
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
+    let (identity, journal) = opened
+        .map_err(|error| StartError::Journal { message: error.to_string() })??;
+    Ok(Prepared { lock, identity, journal })
+}
+
+async fn drain<S: SiteAdapter>(
+    core: Arc<Core<S>>,
+    shutdown: impl Future<Output = ()>,
+    serving: [JoinHandle<()>; 2],
+    lock: lock::Lock,
+) {
+    tokio::select! {
+        () = shutdown => core.stopping.cancel(),
+        () = core.stopping.cancelled() => {}
+    }
+    core.tasks.close();
+    if tokio::time::timeout(core.config.deadlines.drain, core.tasks.wait()).await.is_err() {
+        tracing::warn!("some requests did not end in time; what they left is recovered by the next start");
+    }
+    serving.iter().for_each(JoinHandle::abort);
+    socket::remove(&core.config.socket_path());
+    tracing::info!(site = %core.config.name, "ended");
+    // The journal is closed before the next daemon may open it.
+    drop(core);
+    drop(lock);
+}
