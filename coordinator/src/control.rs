@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::facts::Answer;
 use ums_model::message::{About, PeerMessage};
-use ums_model::names::{Bytes, Digest, Epoch, MigrationId, ServiceName};
+use ums_model::names::{Digest, Epoch, MigrationId, ServiceName};
 use ums_model::plan::{LinkFacts, SiteFacts};
 use ums_sites::adapter::SiteAdapter;
 use ums_transfer::frame::{Channel, FrameError, Kind, MAX_DATA};
@@ -123,7 +123,7 @@ pub(crate) async fn serve<S: SiteAdapter>(core: &Core<S>, mut link: Link) -> Res
             Ok(frame) => frame.and_then(|frame| frame).map_err(cut)?,
             Err(_) => return Ok(()),
         };
-        let Some(frame) = frame else { return Ok(()) };
+        let Some(frame) = frame.filter(|_| core.peers.trusts(&link.peer.fingerprint)) else { return Ok(()) };
         if frame.kind == Kind::Data {
             thrown_away += frame.payload.len();
             if thrown_away > MEASURE_MOST {
@@ -171,12 +171,6 @@ pub(crate) async fn has_image<S: SiteAdapter>(core: &Core<S>, image: &Digest) ->
         Err(error) if error.code == ErrorCode::ImageMissing => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// How much of the image a site would have to send.
-pub(crate) async fn image_size<S: SiteAdapter>(core: &Core<S>, image: &Digest) -> Result<Bytes, WireError> {
-    let blobs = core.within(core.config.deadlines.facts, "look at an image", core.site.image_blobs(image)).await?;
-    Ok(blobs.iter().map(|blob| blob.size).sum())
 }
 
 /// What this journal says to `asker` about a migration. Only the site that a migration is bound to hears about it:

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `kill` | the process ends itself by SIGKILL: nothing is cleaned up |
 //! | `fail` | the step fails, once |
-//! | `pause:FILE` | `FILE.reached` is created, and the step waits until `FILE` exists |
+//! | `pause:FILE` | if `FILE` exists, `FILE.reached` is created, and the step waits until `FILE` is gone |
 //!
 //! An optimised build refuses to start with this variable set: a site in service must not fail on purpose.
 
@@ -56,6 +56,8 @@ steps! {
     Dump = "dump",
     /// Source: the service is stopped, nothing of it was sent yet.
     Transfer = "transfer",
+    /// Source: everything was sent, HELD is awaited.
+    Restore = "restore",
     /// Source: HELD arrived, COMMIT is not recorded.
     Commit = "commit",
     /// Source: COMMIT is durable and was not told.
@@ -89,7 +91,7 @@ pub enum Act {
     Kill,
     /// Let the step fail, once.
     Fail,
-    /// Wait until this file exists; `FILE.reached` says that the step is waiting.
+    /// Wait while this file exists; `FILE.reached` says that the step is waiting.
     Pause(PathBuf),
 }
 
@@ -176,8 +178,8 @@ impl Planned {
                 let failed = |error: std::io::Error| {
                     WireError::new(ErrorCode::Internal, format!("cannot pause in step {name}: {error}"))
                 };
-                tokio::fs::write(&reached, name).await.map_err(failed)?;
-                while !tokio::fs::try_exists(file).await.map_err(failed)? {
+                while tokio::fs::try_exists(file).await.map_err(failed)? {
+                    tokio::fs::write(&reached, name).await.map_err(failed)?;
                     tokio::time::sleep(LOOK).await;
                 }
                 Ok(())
@@ -208,6 +210,7 @@ mod tests {
     async fn a_failure_happens_once_and_a_pause_ends() {
         let home = tempfile::tempdir().unwrap();
         let gate = home.path().join("gate");
+        std::fs::write(&gate, "").unwrap();
         let faults = Faults::new([(Step::Arm, Act::Fail), (Step::Image, Act::Pause(gate.clone()))]);
         assert!(faults.at(Step::Arm).await.is_err());
         assert!(faults.clone().at(Step::Arm).await.is_ok());
@@ -215,9 +218,10 @@ mod tests {
             while !home.path().join("gate.reached").exists() {
                 tokio::task::yield_now().await;
             }
-            std::fs::write(&gate, "").unwrap();
+            std::fs::remove_file(&gate).unwrap();
         };
         let (passed, ()) = tokio::join!(faults.at(Step::Image), open);
         passed.unwrap();
+        faults.at(Step::Image).await.unwrap();
     }
 }

@@ -29,7 +29,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use error::JournalError;
-pub(crate) use migrations::{Ended, MigrationRow, Role};
+pub(crate) use migrations::{MigrationRow, Role};
 use reserve::Reserve;
 pub(crate) use sites::{Direction, PairedRow, Redeemed};
 pub(crate) use tokens::{TokenRole, TokenRow};

@@ -71,7 +71,8 @@ impl Embedded {
     pub fn open(config: EmbeddedConfig) -> SiteResult<Self> {
         if config.state.starts_with("/run") || config.state.starts_with("/var/run") {
             let message = format!("{} is volatile, and hidden from keepers", config.state.display());
-            return Err(WireError::new(ErrorCode::BadRequest, message).with_hint("choose a --state directory that survives a restart"));
+            return Err(WireError::new(ErrorCode::BadRequest, message)
+                .with_hint("choose a --state directory that survives a restart"));
         }
         for dir in ["services", "volumes", "store"] {
             let path = config.state.join(dir);

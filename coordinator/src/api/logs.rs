@@ -2,7 +2,7 @@
 
 use std::io::{self, SeekFrom};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -132,6 +132,22 @@ async fn begin_of_last(file: &mut File, lines: usize) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-pub(super) async fn begin_of_last_in(path: &Path, lines: usize) -> u64 {
-    begin_of_last(&mut File::open(path).await.unwrap(), lines).await.unwrap()
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_lines_are_found_from_the_end() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("log");
+        let long = "x".repeat(BLOCK);
+        for text in ["", "a", "a\n", "a\nb\nc\n", "a\nb\nc", "\n\n\n", &format!("a\n{long}\nb\n")] {
+            std::fs::write(&path, text).unwrap();
+            let lines: Vec<&str> = text.split_inclusive('\n').collect();
+            for count in 0..5 {
+                let at = begin_of_last(&mut File::open(&path).await.unwrap(), count).await.unwrap();
+                let expected: String = lines[lines.len().saturating_sub(count)..].concat();
+                assert_eq!(text[usize::try_from(at).unwrap()..], expected, "{count} of {:?}", &text[..text.len().min(9)]);
+            }
+        }
+    }
 }

@@ -200,6 +200,7 @@ impl<S: SiteAdapter> Migration<S> {
     pub(super) async fn held(&mut self, dumped: &Dumped) -> Result<(), WireError> {
         let core = self.core.clone();
         self.chronicle.enter(&core.journal, Phase::Restore).await;
+        core.config.faults.at(Step::Restore).await?;
         let bytes = Bytes(dumped.memory_bytes) + Bytes(dumped.file_bytes);
         let complete = PeerMessage::DumpComplete { about: self.about(), bytes, tasks: dumped.tasks };
         match self.ask(&complete, "restoring", core.config.deadlines.held).await? {

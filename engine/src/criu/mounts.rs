@@ -1,10 +1,12 @@
-//! Mounts of a container that CRIU must be told of: single device nodes of the host, bound into it.
+//! Mounts of a container that CRIU must be told of, and mounts that a restore may leave behind.
 
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{UnmountFlags, unmount};
 
 use super::rpc::ExternalMount;
 
@@ -24,7 +26,7 @@ struct Mount {
 /// container in a user namespace. They get the names that runc gives them when it restores.
 pub(super) fn devices(pid: i32) -> io::Result<Vec<ExternalMount>> {
     let mountinfo = fs::read(format!("/proc/{pid}/mountinfo"))?;
-    let single = mounts(&mountinfo).filter(|mount| mount.root != std::path::Path::new("/"));
+    let single = mounts(&mountinfo).filter(|mount| mount.root != Path::new("/"));
     Ok(single
         .filter_map(|mount| {
             let point = mount.point.to_str()?.to_owned();
@@ -42,6 +44,22 @@ pub(super) fn devices(pid: i32) -> io::Result<Vec<ExternalMount>> {
             Some(ExternalMount { key: point, val: name })
         })
         .collect())
+}
+
+/// Takes away everything that is mounted below a directory, the innermost first.
+///
+/// On `Ok` nothing is mounted below it any more. Safe to repeat.
+pub(super) fn unmount_below(directory: &Path) -> io::Result<()> {
+    let directory = fs::canonicalize(directory)?;
+    // Of this thread: it may have a mount namespace of its own.
+    let mountinfo = fs::read("/proc/thread-self/mountinfo")?;
+    let mut points: Vec<_> = mounts(&mountinfo).map(|mount| mount.point).collect();
+    points.retain(|point| point.starts_with(&directory) && *point != directory);
+    // In the order of mounting, also for several on one point.
+    for point in points.into_iter().rev() {
+        unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    }
+    Ok(())
 }
 
 fn mounts(mountinfo: &[u8]) -> impl Iterator<Item = Mount> {

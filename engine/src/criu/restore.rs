@@ -22,6 +22,7 @@ pub use super::link::{HeldTree, RestoreDeadlines};
 
 use super::failure::CriuFailure;
 use super::link::{FromNest, FromProxy, MAX_LINE};
+use super::mounts;
 use super::proxy::{CGROUP_VARIABLE, SOCKET_VARIABLE};
 use crate::cgroup::Cgroup;
 use crate::tools::Tool;
@@ -119,6 +120,15 @@ pub fn write_descriptors(images: &Path, streams: &[String]) -> io::Result<()> {
 pub fn read_descriptors(pid: i32) -> io::Result<Vec<String>> {
     let name = |number| fs::read_link(format!("/proc/{pid}/fd/{number}"));
     (0..3).map(|number| Ok(name(number)?.to_string_lossy().into_owned())).collect()
+}
+
+/// Takes away what a restore that was killed has left mounted below a directory: runc's state of the container (the
+/// root that was meant for CRIU) and the work directory (CRIU's own cgroup mounts).
+///
+/// On `Ok` the directory can be deleted with all in it; before that, deleting it would delete the service's files.
+/// Safe to repeat.
+pub fn unmount_below(directory: &Path) -> io::Result<()> {
+    mounts::unmount_below(directory)
 }
 
 impl ProxyListener {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ums_engine::criu::rpc::{Kind, NetworkLock, Options, Request};
 use ums_engine::criu::swrk::{Event, Swrk};
+use ums_engine::criu::version;
 
 use crate::machine::{Machine, SOON, Version, assert_runs};
 use crate::service::Service;
@@ -61,4 +62,15 @@ async fn lab_a_refusal_at_any_point_of_a_dump_undoes_it() {
         assert!(!success, "refused at {point}");
         assert_runs(&service.file);
     }
+}
+
+#[tokio::test]
+async fn lab_the_installed_criu_is_new_enough_and_keeps_what_it_learned() {
+    let machine = Machine::new(Version::V1);
+    let found = version::version(&machine.criu, SOON).await.expect("a version");
+    assert!(found >= version::MINIMUM);
+    let cache = Path::new("/run/criu.kdat");
+    assert!(!cache.exists());
+    version::warm_up(&machine.criu, SOON).await.expect("warm up");
+    assert!(cache.exists(), "CRIU learned nothing, or /run is no tmpfs");
 }

@@ -175,7 +175,9 @@ impl Drop for Container {
         clean_up(&self.cgroup);
         let _ = self.runc().args(["delete", "--force", NAME]).output();
         reap();
-        let _ = rustix::mount::unmount(&self.network, rustix::mount::UnmountFlags::DETACH);
+        // A runc or CRIU that was killed leaves mounts.
+        let swept = restore::unmount_below(self.machine.folder.path());
+        swept.unwrap_or_else(|error| eprintln!("clean up: {error}"));
     }
 }
 

@@ -67,7 +67,9 @@ impl Embedded {
             spec: recipe.spec,
             copy: status.as_ref().map_or(CopyState::Dead, copy_state),
             epoch: record.map(|record| record.epoch).unwrap_or_default(),
-            pid: status.as_ref().and_then(|status| status.pid),
+            pid: keeper
+                .zip(status.as_ref().and_then(|status| status.pid))
+                .and_then(|(keeper, pid)| outside(keeper, pid)),
             keeper_pid: keeper.map(|keeper| keeper.pid),
             exit_code: exit.map(|exit| exit.code),
             since_unix_ms: status.map_or(0, |status| status.since_unix_ms),
@@ -77,7 +79,8 @@ impl Embedded {
     pub(super) async fn site_facts(&self) -> SiteResult<SiteFacts> {
         let site = self.clone();
         blocking(move || {
-            let query = HostQuery { storage: &site.config.state, journal: &site.config.state, deadline: PATIENCE };
+            let query =
+                HostQuery { storage: &site.config.state, journal: &site.config.state, deadline: PATIENCE };
             let host = host_facts(&query).map_err(|error| chained(ErrorCode::Internal, &error))?;
             let mut facts = host.into_site_facts(site.config.name.clone(), site.config.fingerprint);
             facts.services = site.names()?;
@@ -127,6 +130,23 @@ impl Embedded {
 pub(super) fn keeper(dir: &NestDir) -> Option<KeeperId> {
     let text = std::fs::read(dir.keeper()).ok()?;
     serde_json::from_slice::<KeeperId>(&text).ok().filter(KeeperId::is_alive)
+}
+
+/// The pid that a process below a keeper has in our own pid namespace; `None` if it is gone.
+fn outside(keeper: KeeperId, inside: u32) -> Option<u32> {
+    std::fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .find(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let field =
+                |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            // Everything that has lost its parent in the keeper's namespace is the keeper's child.
+            let ours = field("PPid:").trim().parse() == Ok(keeper.pid);
+            // One number for each pid namespace from ours inwards; the keeper's is the next one.
+            ours && field("NSpid:").split_whitespace().nth(1).and_then(|pid| pid.parse().ok()) == Some(inside)
+        })
 }
 
 fn copy_state(status: &NestStatus) -> CopyState {
