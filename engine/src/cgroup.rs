@@ -4,7 +4,7 @@
 //! is executed until the one write that thaws it. Version 1 (the freezer hierarchy) and version 2 differ in files
 //! and words only; [`Cgroup`] hides which one it is.
 //!
-//! [`freezer`] stops and resumes, [`end`] kills and removes, [`hierarchies`] finds the directories.
+//! `freezer` stops and resumes, `end` kills and removes, `hierarchies` finds the directories.
 
 mod end;
 mod freezer;

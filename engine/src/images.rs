@@ -1,6 +1,6 @@
 //! Image files between CRIU and the wire: they live in memory only, and travel while they are being written.
 //!
-//! [`memory`] mounts the place where they are, [`tail`] reads them out at the source behind CRIU's back, [`sink`]
+//! `memory` mounts the place where they are, `tail` reads them out at the source behind CRIU's back, `sink`
 //! writes them at the destination.
 
 mod memory;

@@ -72,7 +72,7 @@ fn foreign_program(header: &[u8; 20]) -> Option<&'static str> {
 fn tracer(process: &Process, findings: &mut Findings) {
     for thread in process.threads.iter().filter(|thread| thread.tracer != 0) {
         let tracer = read(thread.tracer, "comm").unwrap_or_default();
-        let detail = format!("thread {} is traced by process {} ({})", thread.tid, thread.tracer, tracer.trim());
+        let detail = format!("thread {} is traced by {} ({})", thread.tid, tracer.trim(), thread.tracer);
         findings.add(process, BlockerKind::Traced, detail);
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Thread {
     pub(super) tid: i32,
     /// `R` running, `S` asleep, `D` in uninterruptible sleep, `Z` zombie and so on.
     pub(super) state: char,
-    /// The process that traces it; 0 for none.
+    /// The thread that traces it; 0 for none.
     pub(super) tracer: i32,
     /// 0 none, 1 strict, 2 filter.
     pub(super) seccomp: u8,

@@ -10,7 +10,7 @@ use super::descriptors::{Descriptor, Descriptors};
 use super::findings::Findings;
 use super::process::{Process, path};
 use super::sockets::protocol;
-use super::unix_diag::{UnixSockets, in_namespace_of};
+use super::unix_diag::{Peer, UnixSockets, in_namespace_of};
 
 /// The unix sockets that a service holds, each by its inode, with one of its holders.
 pub(super) struct Held<'a> {
@@ -78,10 +78,10 @@ fn peers(held: &Held<'_>, sockets: &UnixSockets, findings: &mut Findings) {
             continue;
         };
         let outside = match socket.peer {
-            None => false,
-            // It waits to be accepted, by one of the service's own or by somebody else.
-            Some(0) => !waiting_inside.contains(&inode),
-            Some(peer) => !held.contains(peer),
+            Peer::None => false,
+            // To be accepted by one of the service's own, or by somebody else.
+            Peer::Waiting => !waiting_inside.contains(&inode),
+            Peer::Inode(peer) => !held.contains(peer),
         };
         if outside {
             let detail = format!("descriptor {number} is a unix socket, and its other end is not in the service");

@@ -21,12 +21,24 @@ use super::process::path;
 pub(super) struct UnixSocket {
     /// Whether it waits for connections.
     pub(super) listening: bool,
-    /// Inode of the other end: `None` if there is none, 0 if it waits to be accepted.
-    pub(super) peer: Option<u32>,
+    /// The other end.
+    pub(super) peer: Peer,
     /// Inodes of the connecting ends of what waits to be accepted.
     pub(super) waiting: Vec<u32>,
     /// Bytes that it has sent and nobody has read.
     pub(super) unread_by_peer: u32,
+}
+
+/// The other end of a unix socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// There is none, or none any more.
+    #[default]
+    None,
+    /// It waits in the queue of a listening socket.
+    Waiting,
+    /// A socket with this inode.
+    Inode(u32),
 }
 
 /// All unix sockets of one network namespace, by their inodes.
@@ -47,10 +59,15 @@ const SHOW_WAITING: u32 = 8;
 const SHOW_QUEUES: u32 = 0x10;
 /// `struct unix_diag_msg`: family, type, state, inode, cookie.
 const MESSAGE: usize = 16;
+const STREAM: u8 = 1;
+const SEQPACKET: u8 = 5;
 const LISTENING: u8 = 10;
 const ATTRIBUTE_PEER: u16 = 2;
 const ATTRIBUTE_WAITING: u16 = 3;
 const ATTRIBUTE_QUEUES: u16 = 4;
+const ATTRIBUTE_SHUTDOWN: u16 = 6;
+/// Shut down in both directions, as a socket is whose other end was closed.
+const SHUT_DOWN: u8 = 3;
 
 /// How long the kernel may take for one piece of its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -145,22 +162,32 @@ fn message<'a>(rest: &mut &'a [u8]) -> Option<(u16, u16, &'a [u8])> {
 }
 
 fn unix_socket(payload: &[u8]) -> Option<(u32, UnixSocket)> {
-    let inode = u32_at(payload, 4)?;
-    let mut socket = UnixSocket { listening: *payload.get(2)? == LISTENING, ..UnixSocket::default() };
+    let (kind, state, inode) = (*payload.get(1)?, *payload.get(2)?, u32_at(payload, 4)?);
+    let mut socket = UnixSocket { listening: state == LISTENING, ..UnixSocket::default() };
+    let mut peer = None;
+    let mut shutdown = 0;
     let mut rest = payload.get(MESSAGE..)?;
-    while let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
+    while let (Some(length), Some(attribute)) = (u16_at(rest, 0), u16_at(rest, 2)) {
         let length = usize::from(length);
         let value = rest.get(4..length)?;
-        match kind {
-            ATTRIBUTE_PEER => socket.peer = u32_at(value, 0),
+        match attribute {
+            ATTRIBUTE_PEER => peer = u32_at(value, 0),
             ATTRIBUTE_WAITING => {
                 socket.waiting = value.as_chunks::<4>().0.iter().map(|inode| u32::from_ne_bytes(*inode)).collect();
             }
             ATTRIBUTE_QUEUES if !socket.listening => socket.unread_by_peer = u32_at(value, 4)?,
+            ATTRIBUTE_SHUTDOWN => shutdown = *value.first()?,
             _ => {}
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
+    // Neither an end that was closed nor one that waits to be accepted has an inode.
+    let connected = matches!(kind, STREAM | SEQPACKET) && shutdown != SHUT_DOWN;
+    socket.peer = match peer {
+        Some(0) if connected => Peer::Waiting,
+        Some(0) | None => Peer::None,
+        Some(inode) => Peer::Inode(inode),
+    };
     Some((inode, socket))
 }
 

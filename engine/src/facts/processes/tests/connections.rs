@@ -162,6 +162,7 @@ fn unix_sockets_that_lead_outside_are_found() {
     let service = Service::holding(OwnedFd::from(inside));
     service.facts().assert_has(BlockerKind::UnixPeer, "descriptor 0 ");
     drop(log);
+    service.facts().assert_lacks("descriptor 0 ");
 }
 
 #[test]
