@@ -24,3 +24,5 @@ mod settle;
 mod source;
 pub mod view;
 pub use daemon::{Coordinator, Running, StartError};
+#[cfg(test)]
+mod tests;

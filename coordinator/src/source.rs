@@ -181,6 +181,10 @@ impl<S: SiteAdapter> Migration<S> {
         }
         // From here on nobody can stop it but the end of the daemon.
         let row = self.chronicle.row();
+        // What goes over it from here on is counted where it is sent.
+        if let Some(link) = &self.link {
+            self.chronicle.add_sent(link.frames.writer.sent() + link.frames.reader.received()).await;
+        }
         self.lane.relabel(core.holder(Some(row.id), "being migrated", false));
         if settle(&core, &mut self.lane, &row, self.link.take(), &core.stopping).await == Settled::NotYet {
             return;

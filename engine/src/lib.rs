@@ -7,6 +7,8 @@
 //! 3. [`criu`]: the client of `criu swrk`, the dump of a running tree, the restore into a frozen one.
 //! 4. [`images`]: the image files between the two, streamed while CRIU still writes them.
 //! 5. [`spawn`]: processes in new namespaces, with exactly the descriptors they shall have.
+//! 6. [`files`]: trees of files, read at one site and written at another.
+//! 7. [`facts`]: what the host and a running service are like, found out without touching them.
 //!
 //! It knows one host and one process tree. It must never know sites, epochs, migrations, orchestrators or the wire:
 //! who may run is decided above, here it is only done.

@@ -210,8 +210,7 @@ impl ArmedDump {
         let prepare = |what| move |source| DumpError::Prepare { pid, what, source };
         let images = open_directory(&request.images).map_err(prepare("open the image directory"))?;
         let options = options(&request, &images)?;
-        let criu =
-            Swrk::spawn(&request.criu, Vec::new()).map_err(|source| DumpError::Swrk { pid, source })?;
+        let criu = Swrk::spawn(&request.criu).map_err(|source| DumpError::Swrk { pid, source })?;
         let mut armed = Self { request, criu, _images: images };
         match armed.start(options).await {
             Ok(()) => Ok(armed),

@@ -113,9 +113,7 @@ pub enum SwrkError {
 
 impl Swrk {
     /// Starts CRIU, which then waits for a request. It belongs to no terminal and outlives us.
-    ///
-    /// `passed` are descriptors it shall have under these numbers (4 or more), as `inherit_fd` of a restore needs.
-    pub fn spawn(program: &Path, passed: Vec<(OwnedFd, RawFd)>) -> Result<Self, SwrkError> {
+    pub fn spawn(program: &Path) -> Result<Self, SwrkError> {
         let start = |source: io::Error| SwrkError::Start { program: program.to_owned(), source };
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -131,8 +129,6 @@ impl Swrk {
         command.arg("swrk").arg(SOCKET_NUMBER.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(stderr.try_clone().map_err(start)?);
         let spawn = Spawn::new(command).session().pass(theirs, SOCKET_NUMBER);
-        let spawn =
-            passed.into_iter().fold(spawn, |spawn, (descriptor, number)| spawn.pass(descriptor, number));
         let child = spawn.spawn_async().map_err(start)?;
         Ok(Self { socket: registered(ours).map_err(start)?, child, stderr })
     }

@@ -132,7 +132,9 @@ fn layout() -> Result<CgroupLayout, FactsError> {
         Ok(Layout::V1) => Ok(CgroupLayout::V1),
         Ok(Layout::V2) => Ok(CgroupLayout::V2),
         Ok(Layout::Hybrid) => Ok(CgroupLayout::Hybrid),
-        Err(_) => Err(FactsError::Unclear { path: "/sys/fs/cgroup".into(), what: "the layout of the cgroups" }),
+        Err(_) => {
+            Err(FactsError::Unclear { path: "/sys/fs/cgroup".into(), what: "the layout of the cgroups" })
+        }
     }
 }
 

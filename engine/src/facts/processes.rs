@@ -93,7 +93,7 @@ pub fn service_facts(first: i32, pids: &[i32], query: &ServiceQuery) -> Result<S
     identity::check(&tree, &mut findings);
     let mounts = Mounts::of(first)?;
     mounts::check(&tree, &mounts, &mut findings);
-    mappings::check(&tree, query.ghost_limit, &mut findings);
+    mappings::check(&tree, &mounts, query.ghost_limit, &mut findings);
     let descriptors = Descriptors::of(&tree);
     descriptors::check(&tree, &descriptors, &mounts, query.ghost_limit, &mut findings);
     sockets::check(&tree, &descriptors, &mut findings);

@@ -23,7 +23,7 @@ async fn dump(service: &Service, images: &Path, refuse: &str) -> (Vec<String>, b
         external: vec![format!("net[{}]:network", inode(service.pid))],
         ..Options::default()
     };
-    let mut criu = Swrk::spawn(&service.machine.criu, Vec::new()).expect("start CRIU");
+    let mut criu = Swrk::spawn(&service.machine.criu).expect("start CRIU");
     let request = Request { kind: Kind::Dump as i32, opts: Some(options), notify_success: None };
     criu.send(&request, SOON).await.expect("send");
     let mut points = Vec::new();

@@ -27,8 +27,6 @@ pub(crate) struct Container {
     pub(crate) pid: i32,
     /// It grows while the container runs.
     pub(crate) file: PathBuf,
-    /// The file that names its network namespace.
-    network: PathBuf,
     /// What the standard streams were when it was dumped.
     streams: Vec<String>,
     /// Our ends of its standard streams, and copies of its own for the next copy of it.
@@ -51,7 +49,7 @@ impl Container {
         configure(&machine, &network);
         let file = root.join("output");
         let pipes = Pipes::new();
-        let mut container = Self { machine, cgroup, pid: 0, file, network, streams: Vec::new(), pipes };
+        let mut container = Self { machine, cgroup, pid: 0, file, streams: Vec::new(), pipes };
         let mut create = container.runc();
         create
             .args(["create", "--bundle"])

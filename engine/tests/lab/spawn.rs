@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use ums_engine::spawn::{Namespaces, Spawn, become_subreaper};
 
@@ -39,6 +39,36 @@ fn lab_a_detached_process_is_the_first_of_its_namespaces() {
     });
     assert!(numbers.ends_with("\t1"), "{numbers}");
     assert!(!mounts.contains(" shared:"), "mounts are shared with ours");
+}
+
+/// Starts a helper that only waits, in a network namespace of its own.
+fn sleeper() -> Child {
+    let namespaces = Namespaces { network: true, ..Namespaces::default() };
+    Spawn::new(helper_as("sleep")).namespaces(namespaces).spawn().expect("spawn")
+}
+
+#[test]
+fn lab_a_child_can_enter_a_namespace() {
+    assert!(rustix::process::geteuid().is_root(), "this test needs root");
+    let mut first = sleeper();
+    let path = |child: &Child| format!("/proc/{}/ns/net", child.id());
+    let namespace = OwnedFd::from(File::open(path(&first)).expect("namespace"));
+    let mut second = Spawn::new(helper_as("sleep")).enter(namespace).spawn().expect("spawn");
+    let found = [&first, &second].map(|child| fs::read_link(path(child)).expect("namespace"));
+    for child in [&mut first, &mut second] {
+        child.kill().expect("kill");
+        child.wait().expect("reap");
+    }
+    assert_eq!(found[0], found[1]);
+    assert_ne!(found[0], fs::read_link("/proc/self/ns/net").expect("namespace"));
+}
+
+#[test]
+fn lab_a_child_can_be_made_to_die_with_its_parent() {
+    let parent =
+        std::thread::spawn(|| Spawn::new(helper_as("sleep")).dies_with_parent().spawn().expect("spawn"));
+    let mut child = parent.join().expect("the thread that was its parent");
+    wait_until("it is dead", || child.try_wait().expect("look").is_some());
 }
 
 #[test]

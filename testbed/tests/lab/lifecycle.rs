@@ -252,8 +252,9 @@ fn a_service_survives_its_daemon_and_its_nest_but_not_its_keeper() {
     assert_eq!(typed(site, &exec, "").unwrap().status.code(), Some(5));
 
     // Both at once.
+    let nest = another().unwrap().expect("it was there a moment ago");
     site.kill9().unwrap();
-    kill(another().unwrap().unwrap()).unwrap();
+    kill(nest).unwrap();
     site.restart().unwrap();
     same("the death of daemon and nest").unwrap();
     client.wait_for_answer(PATIENCE).unwrap();

@@ -10,12 +10,8 @@ use crate::facts::processes::{InetSocket, inet_sockets};
 
 /// The ports in use in the network namespace of the calling thread, sorted.
 pub(super) fn in_use() -> Result<Vec<PortInUse>, FactsError> {
-    let tables = [
-        ("tcp", Protocol::Tcp),
-        ("tcp6", Protocol::Tcp),
-        ("udp", Protocol::Udp),
-        ("udp6", Protocol::Udp),
-    ];
+    let tables =
+        [("tcp", Protocol::Tcp), ("tcp6", Protocol::Tcp), ("udp", Protocol::Udp), ("udp6", Protocol::Udp)];
     let mut ports = Vec::new();
     for (table, protocol) in tables {
         let path = format!("/proc/thread-self/net/{table}");
@@ -26,10 +22,11 @@ pub(super) fn in_use() -> Result<Vec<PortInUse>, FactsError> {
             Err(error) => return Err(FactsError::read(path)(error)),
         };
         let sockets = inet_sockets(&text);
-        ports.extend(sockets.filter(|socket| is_taken(socket, protocol)).map(|socket| PortInUse {
-            port: socket.local_port,
-            protocol,
-        }));
+        ports.extend(
+            sockets
+                .filter(|socket| is_taken(socket, protocol))
+                .map(|socket| PortInUse { port: socket.local_port, protocol }),
+        );
     }
     ports.sort();
     ports.dedup();

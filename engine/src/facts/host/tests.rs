@@ -60,7 +60,8 @@ fn memory_is_not_durable() {
 
 #[test]
 fn only_flags_of_all_cpus_count() {
-    let cpuinfo = "processor\t: 0\nflags\t\t: fpu sse2 avx\nbugs\t: x\n\nprocessor\t: 1\nflags\t\t: avx fpu\n";
+    let cpuinfo =
+        "processor\t: 0\nflags\t\t: fpu sse2 avx\nbugs\t: x\n\nprocessor\t: 1\nflags\t\t: avx fpu\n";
     assert_eq!(common_flags(cpuinfo), ["avx", "fpu"]);
     assert_eq!(common_flags(""), Vec::<String>::new());
 }

@@ -163,7 +163,8 @@ fn process_handle(tree: &Tree, process: &Process, descriptor: &Descriptor, findi
     let Some(pid) = descriptor.info(process.pid, "Pid").filter(|pid| *pid != DEAD) else { return };
     let inside = i32::try_from(pid).is_ok_and(|pid| tree.pids.binary_search(&pid).is_ok());
     if !inside {
-        let detail = format!("descriptor {} is a pidfd of process {pid}, which is outside", descriptor.number);
+        let detail =
+            format!("descriptor {} is a pidfd of process {pid}, which is outside", descriptor.number);
         findings.add(process, BlockerKind::AnonInode, detail);
     }
 }

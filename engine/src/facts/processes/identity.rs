@@ -37,7 +37,8 @@ pub(super) fn check(tree: &Tree, findings: &mut Findings) {
         if process.pid != tree.first {
             namespaces(tree.first, process, findings);
         }
-        if let (Some(own), Some(children)) = (namespace(process.pid, "pid"), namespace(process.pid, "pid_for_children"))
+        if let (Some(own), Some(children)) =
+            (namespace(process.pid, "pid"), namespace(process.pid, "pid_for_children"))
             && own != children
         {
             let detail = "it has prepared another pid namespace for its children";

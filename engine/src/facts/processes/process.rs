@@ -97,7 +97,8 @@ fn travelling_memory(rollup: &str) -> Option<Bytes> {
         let line = rollup.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         line.trim().strip_suffix("kB")?.trim().parse().ok()
     };
-    let total = kib("Pss_Anon")?.saturating_add(kib("Pss_Shmem")?).saturating_add(kib("SwapPss").unwrap_or(0));
+    let total =
+        kib("Pss_Anon")?.saturating_add(kib("Pss_Shmem")?).saturating_add(kib("SwapPss").unwrap_or(0));
     Some(Bytes::kib(total))
 }
 

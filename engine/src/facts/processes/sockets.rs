@@ -13,7 +13,18 @@ use super::process::{Process, path, read};
 
 /// Names of protocols, as the kernel gives them, whose sockets CRIU saves.
 const SAVED: [&str; 13] = [
-    "TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "RAW", "RAWv6", "PING", "PINGv6", "UNIX", "UNIX-STREAM",
+    "TCP",
+    "TCPv6",
+    "UDP",
+    "UDPv6",
+    "UDP-Lite",
+    "UDPLITEv6",
+    "RAW",
+    "RAWv6",
+    "PING",
+    "PINGv6",
+    "UNIX",
+    "UNIX-STREAM",
     "NETLINK",
 ];
 /// Sockets that see frames of a network interface.
@@ -46,7 +57,8 @@ pub(super) fn check(tree: &Tree, descriptors: &Descriptors, findings: &mut Findi
         if protocol == PACKET {
             // CRIU restores the number of the interface, which may be another one elsewhere.
             if let Some(interface) = bound.get(&inode) {
-                let detail = format!("descriptor {number} is a packet socket on interface number {interface}");
+                let detail =
+                    format!("descriptor {number} is a packet socket on interface number {interface}");
                 findings.add(process, BlockerKind::SocketFamily, detail);
             }
         } else if !SAVED.contains(&protocol.as_str()) {

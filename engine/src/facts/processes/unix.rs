@@ -34,8 +34,11 @@ impl<'a> Held<'a> {
 
     /// Each with its inode, in the order of the holders.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &'a Process, &'a Descriptor)> {
-        let mut all: Vec<_> =
-            self.sockets.iter().map(|(inode, (process, descriptor))| (*inode, *process, *descriptor)).collect();
+        let mut all: Vec<_> = self
+            .sockets
+            .iter()
+            .map(|(inode, (process, descriptor))| (*inode, *process, *descriptor))
+            .collect();
         all.sort_unstable_by_key(|(_, process, descriptor)| (process.pid, descriptor.number));
         all.into_iter()
     }
@@ -49,7 +52,12 @@ impl<'a> Held<'a> {
     }
 }
 
-pub(super) fn check(tree: &Tree, descriptors: &Descriptors, findings: &mut Findings, unchecked: &mut Vec<String>) {
+pub(super) fn check(
+    tree: &Tree,
+    descriptors: &Descriptors,
+    findings: &mut Findings,
+    unchecked: &mut Vec<String>,
+) {
     let held = Held::of(tree, descriptors);
     if held.is_empty() {
         return;
@@ -84,7 +92,8 @@ fn peers(held: &Held<'_>, sockets: &UnixSockets, findings: &mut Findings) {
             Peer::Inode(peer) => !held.contains(peer),
         };
         if outside {
-            let detail = format!("descriptor {number} is a unix socket, and its other end is not in the service");
+            let detail =
+                format!("descriptor {number} is a unix socket, and its other end is not in the service");
             findings.add(process, BlockerKind::UnixPeer, detail);
         }
     }

@@ -11,7 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::process::path;
@@ -173,7 +175,8 @@ fn unix_socket(payload: &[u8]) -> Option<(u32, UnixSocket)> {
         match attribute {
             ATTRIBUTE_PEER => peer = u32_at(value, 0),
             ATTRIBUTE_WAITING => {
-                socket.waiting = value.as_chunks::<4>().0.iter().map(|inode| u32::from_ne_bytes(*inode)).collect();
+                socket.waiting =
+                    value.as_chunks::<4>().0.iter().map(|inode| u32::from_ne_bytes(*inode)).collect();
             }
             ATTRIBUTE_QUEUES if !socket.listening => socket.unread_by_peer = u32_at(value, 4)?,
             ATTRIBUTE_SHUTDOWN => shutdown = *value.first()?,

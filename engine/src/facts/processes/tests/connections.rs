@@ -6,9 +6,7 @@ use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
-use rustix::net::{
-    AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, send, socket_with,
-};
+use rustix::net::{AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, send, socket_with};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::*;
@@ -45,9 +43,18 @@ fn kinds_that_cannot_be_saved_are_found() {
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
 
     let facts = own();
-    facts.assert_has(BlockerKind::SocketFamily, &format!("{}is a socket of the kind AF_VSOCK", name_of(&vsock)));
-    facts.assert_has(BlockerKind::SocketFamily, &format!("{}is a socket of the kind MPTCP", name_of(&multipath)));
-    facts.assert_has(BlockerKind::SocketFamily, &format!("{}is a packet socket on interface", name_of(&bound)));
+    facts.assert_has(
+        BlockerKind::SocketFamily,
+        &format!("{}is a socket of the kind AF_VSOCK", name_of(&vsock)),
+    );
+    facts.assert_has(
+        BlockerKind::SocketFamily,
+        &format!("{}is a socket of the kind MPTCP", name_of(&multipath)),
+    );
+    facts.assert_has(
+        BlockerKind::SocketFamily,
+        &format!("{}is a packet socket on interface", name_of(&bound)),
+    );
     facts.assert_lacks(&name_of(&unbound));
 }
 
@@ -89,11 +96,8 @@ fn connections_to_accept_are_found_until_they_are_accepted() {
 fn what_passes_is_not_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let tree = Tree {
-        first: own_pid(),
-        pids: vec![own_pid()],
-        processes: vec![Process::read(own_pid()).unwrap()],
-    };
+    let tree =
+        Tree { first: own_pid(), pids: vec![own_pid()], processes: vec![Process::read(own_pid()).unwrap()] };
     let mut findings = Findings::default();
     let accept = || drop(listener.accept());
     // The first look finds it, then it is accepted.

@@ -39,14 +39,15 @@ fn nested_namespaces_are_found() {
 }
 
 #[test]
-#[allow(unsafe_code)]
-fn a_prepared_pid_namespace_is_found() {
-    let service = prepared(|| {
-        // SAFETY: the child has one thread and shares nothing with this process.
-        Ok(unsafe { unshare_unsafe(UnshareFlags::NEWPID) }?)
-    });
-    // Nothing is in it yet, so there is nothing that could not be saved.
-    assert_eq!(service.facts().blockers, []);
+fn a_pid_namespace_for_children_is_found() {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "sleep", "1000"]).stdin(Stdio::null());
+    let service = Service::start(command);
+    // There is nothing to be found before its first child is there.
+    while process::read(service.pid(), &format!("task/{}/children", service.pid())).unwrap().is_empty() {
+        thread::yield_now();
+    }
+    service.facts().assert_has(BlockerKind::NestedNamespace, "another pid namespace for its children");
 }
 
 #[test]

@@ -1,0 +1,10 @@
+//! Two Coordinators in one process, over real TLS, with fake sites behind them.
+
+mod client;
+mod fake;
+mod lab;
+mod proxy;
+
+mod moves;
+
+pub(crate) use fake::Fake;
