@@ -3,7 +3,7 @@
 //! Everything comes from `/proc`, `/sys` and questions to the kernel that create nothing. A fact that could not be
 //! found out is `None` or listed as unchecked, never a guess: the plan warns of it.
 //!
-//! [`host`]: the machine, its tools, its room. [`processes`]: how large a service is, and what it holds that CRIU
+//! `host`: the machine, its tools, its room. `processes`: how large a service is, and what it holds that CRIU
 //! cannot dump or restore.
 
 mod error;

@@ -17,8 +17,8 @@
 //! on it. That is what makes a name appear once, lets a directory's attributes be set when nothing changes in it any
 //! more, and bounds what either end has to remember to the depth of the tree.
 //!
-//! Read it in this order: [`path`](TreePath) and [`entry`](TreeEntry) (what travels), [`walk`] and [`read`] (the source's end),
-//! [`write`] with [`place`] and [`remove`] (the destination's end).
+//! Read it in this order: `path` and `entry` (what travels), `walk` and `read` (the source's end), `write` with `place`
+//! and `remove` (the destination's end).
 
 mod text;
 

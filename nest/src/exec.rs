@@ -136,7 +136,9 @@ impl Inside {
     fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { pid_file: crate::layout::runc_root().join(format!("exec-{}-{number}.pid", std::process::id())) }
+        Self {
+            pid_file: crate::layout::runc_root().join(format!("exec-{}-{number}.pid", std::process::id())),
+        }
     }
 
     /// It has ended by itself, and its pid may already be another's.

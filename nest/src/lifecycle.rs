@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use ums_engine::criu::restore::unmount_below;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
 
 use crate::bundle::{self, User};
 use crate::keeper::{recorded_service, unix_ms};
-use crate::layout::merged;
+use crate::layout::{merged, runc_root};
 use crate::mounts::mount_all;
 use crate::protocol::NestStatus;
 use crate::right::{Record, Right};
@@ -89,6 +90,8 @@ impl Nest {
             .kill_all_async(KILL_DEADLINE)
             .await
             .map_err(|error| failure(ErrorCode::Internal, &error))?;
+        // A restore that was broken off leaves the service's root mounted inside what runc is about to delete.
+        unmount_below(&runc_root()).map_err(|error| failure(ErrorCode::Internal, &error))?;
         self.runc.delete().await.map_err(|error| failure(ErrorCode::Internal, &error))
     }
 

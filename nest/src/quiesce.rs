@@ -29,7 +29,10 @@ fn waiting(pid: i32) -> bool {
 fn has_unaccepted(line: &str) -> bool {
     let mut fields = line.split_whitespace().skip(3);
     fields.next() == Some(LISTEN)
-        && fields.next().and_then(|queues| queues.split_once(':')).is_some_and(|(_, rx)| rx.trim_start_matches('0') != "")
+        && fields
+            .next()
+            .and_then(|queues| queues.split_once(':'))
+            .is_some_and(|(_, rx)| !rx.trim_start_matches('0').is_empty())
 }
 
 #[cfg(test)]

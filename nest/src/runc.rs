@@ -95,7 +95,13 @@ impl Runc {
 
     /// A command that runs `args` inside the container, whose pid is then in `pid_file`; stdio is the caller's
     /// business.
-    pub(crate) fn exec(&self, args: &[String], env: &[String], workdir: Option<&str>, pid_file: &Path) -> Command {
+    pub(crate) fn exec(
+        &self,
+        args: &[String],
+        env: &[String],
+        workdir: Option<&str>,
+        pid_file: &Path,
+    ) -> Command {
         let mut command = Command::new(&self.path);
         command.arg("--root").arg(runc_root()).arg("exec").arg("--pid-file").arg(pid_file);
         for pair in env {

@@ -11,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ums_engine::cgroup::Cgroup;
+use ums_engine::criu::version::warm_up;
 use ums_engine::tools::{Tool, locate};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
@@ -26,6 +27,8 @@ use crate::recipe::Recipe;
 use crate::right::{Record, Right};
 use crate::runc::Runc;
 
+/// Longest time for CRIU to look at the kernel.
+const WARM_UP: Duration = Duration::from_secs(30);
 /// How long exec sessions may take to end after their commands were killed.
 const SESSIONS_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -129,6 +132,13 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     ums_frontman::place::build(&recipe.place).await.map_err(|error| internal(&error))?;
     let cgroup =
         Cgroup::of_container(&Path::new("/").join(&recipe.cgroup)).map_err(|error| internal(&error))?;
+    // CRIU keeps what it finds out about the kernel in the keeper's own /run. Only a dump would be slower without.
+    let criu = tools.criu.clone();
+    tokio::spawn(async move {
+        if let Err(error) = warm_up(&criu, WARM_UP).await {
+            tracing::warn!(error = %chain(&error), "CRIU does not look usable");
+        }
+    });
     let runc = Runc::new(tools.runc.clone(), stdio);
     let nest = Arc::new(Nest {
         dir,

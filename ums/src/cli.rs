@@ -196,7 +196,7 @@ pub(crate) enum TokenCommand {
     /// Make a token; it is shown once.
     New {
         /// What it is for.
-        label: String,
+        name: String,
         /// It may only look.
         #[arg(long)]
         read: bool,
@@ -205,8 +205,8 @@ pub(crate) enum TokenCommand {
     Ls,
     /// Revoke a token.
     Rm {
-        /// Its id, as `ums token ls` shows it.
-        id: String,
+        /// Its name.
+        name: String,
     },
 }
 

@@ -36,7 +36,8 @@ pub(crate) fn run(args: &SiteArgs, json: bool) -> anyhow::Result<()> {
             }
         };
         std::fs::create_dir_all(&state).with_context(|| format!("cannot make {}", state.display()))?;
-        let identity = Identity::load_or_create(&config.identity_dir()).context("cannot use this site's identity")?;
+        let identity =
+            Identity::load_or_create(&config.identity_dir()).context("cannot use this site's identity")?;
         let embedded = EmbeddedConfig {
             state,
             name: config.name.clone(),
@@ -75,7 +76,9 @@ fn config(args: &SiteArgs) -> anyhow::Result<Config> {
     let said = Settings {
         state_dir: Some(args.state.clone()),
         name: Some(name),
-        listen: Some(args.listen.parse().with_context(|| format!("--listen {} is not IP:PORT", args.listen))?),
+        listen: Some(
+            args.listen.parse().with_context(|| format!("--listen {} is not IP:PORT", args.listen))?,
+        ),
         advertise: args.advertise.iter().cloned().collect(),
         ..Settings::default()
     };
@@ -86,9 +89,13 @@ fn site_mounts(given: &[String]) -> anyhow::Result<BTreeMap<MountName, PathBuf>>
     given
         .iter()
         .map(|text| {
-            let (name, path) = text.split_once('=').with_context(|| format!("--site-mount {text} is not NAME=DIR"))?;
+            let (name, path) =
+                text.split_once('=').with_context(|| format!("--site-mount {text} is not NAME=DIR"))?;
             let path = PathBuf::from(path);
-            anyhow::ensure!(path.is_absolute(), "--site-mount {text}: the directory must be an absolute path");
+            anyhow::ensure!(
+                path.is_absolute(),
+                "--site-mount {text}: the directory must be an absolute path"
+            );
             anyhow::ensure!(path.exists(), "--site-mount {text}: there is no {}", path.display());
             Ok((name.parse().with_context(|| format!("--site-mount {text}"))?, path))
         })

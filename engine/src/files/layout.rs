@@ -104,10 +104,13 @@ mod tests {
 
     #[test]
     fn data_is_what_lies_between_holes() {
-        assert_eq!(data_ranges(0, &[]), Ok(vec![]));
-        assert_eq!(data_ranges(10, &[]), Ok(vec![0..10]));
-        assert_eq!(data_ranges(10, &[hole(0, 10)]), Ok(vec![]));
-        assert_eq!(data_ranges(10, &[hole(0, 2), hole(4, 2), hole(9, 1)]), Ok(vec![2..4, 6..9]));
+        let data = |size, holes: &[Hole]| -> Vec<(u64, u64)> {
+            data_ranges(size, holes).unwrap().iter().map(|range| (range.start, range.end)).collect()
+        };
+        assert_eq!(data(0, &[]), []);
+        assert_eq!(data(10, &[]), [(0, 10)]);
+        assert_eq!(data(10, &[hole(0, 10)]), []);
+        assert_eq!(data(10, &[hole(0, 2), hole(4, 2), hole(9, 1)]), [(2, 4), (6, 9)]);
     }
 
     #[test]

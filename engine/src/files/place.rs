@@ -69,7 +69,7 @@ impl At<'_> {
         // It was made just now, so it is no symbolic link that could be followed.
         chmodat(self.parent, self.name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())
             .map_err(failed("set the mode of", self.path))?;
-        xattr::write(Holder::Named(self.parent, self.name), self.path, &attributes.xattrs)?;
+        xattr::write(Holder::Named(self.parent.as_fd(), self.name), self.path, &attributes.xattrs)?;
         self.date(attributes.modified)
     }
 
@@ -116,7 +116,7 @@ pub(super) fn dress(fd: &OwnedFd, path: &TreePath, attributes: &Attributes) -> R
     fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))
         .map_err(failed("set the owner of", path))?;
     fchmod(fd, Mode::from_raw_mode(attributes.mode)).map_err(failed("set the mode of", path))?;
-    xattr::write(Holder::Open(fd), path, &attributes.xattrs)?;
+    xattr::write(Holder::Open(fd.as_fd()), path, &attributes.xattrs)?;
     futimens(fd.as_fd(), &times(attributes.modified)).map_err(failed("set the time of", path))
 }
 

@@ -97,7 +97,7 @@ impl TreeReader {
     }
 
     fn directory(&self, path: TreePath, stat: &Stat, directory: &OwnedFd) -> Result<TreeItem, FilesError> {
-        let xattrs = xattr::read(Holder::Open(directory), &path)?;
+        let xattrs = xattr::read(Holder::Open(directory.as_fd()), &path)?;
         let opaque = self.options.form.notes(&path, &xattrs)? == Notes::Opaque;
         let attributes = attributes(stat, xattr::keep_travelling(&path, xattrs)?);
         Ok(TreeItem { entry: TreeEntry { path, kind: EntryKind::Dir { opaque }, attributes }, content: None })
@@ -138,7 +138,7 @@ impl TreeReader {
         let xattrs = match kind {
             // None that travels can be set on one.
             EntryKind::Symlink { .. } => Vec::new(),
-            _ => xattr::keep_travelling(&path, xattr::read(Holder::Named(parent, name), &path)?)?,
+            _ => xattr::keep_travelling(&path, xattr::read(Holder::Named(parent.as_fd(), name), &path)?)?,
         };
         let entry = TreeEntry { path, kind, attributes: attributes(stat, xattrs) };
         Ok(Some(TreeItem { entry, content: None }))
@@ -159,7 +159,7 @@ impl TreeReader {
         if let Some(first) = self.other_name(&path, &stat) {
             return Ok(Some(bare(path, EntryKind::HardLink { first })));
         }
-        let xattrs = xattr::read(Holder::Open(&file), &path)?;
+        let xattrs = xattr::read(Holder::Open(file.as_fd()), &path)?;
         if self.options.form.notes(&path, &xattrs)? == Notes::Whiteout {
             return Ok(Some(bare(path, EntryKind::Whiteout)));
         }

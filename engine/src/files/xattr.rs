@@ -1,7 +1,7 @@
 //! Extended attributes: which of them travel, reading and writing them.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
@@ -33,18 +33,18 @@ pub(super) fn travels(name: &[u8]) -> bool {
 
 /// What attributes are read from and written to.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Holder<'a, Fd> {
+pub(super) enum Holder<'a> {
     /// An open file or directory.
-    Open(&'a Fd),
+    Open(BorrowedFd<'a>),
     /// A name in an open directory, of something that cannot be opened: a fifo, a socket, a device.
-    Named(&'a Fd, &'a OsStr),
+    Named(BorrowedFd<'a>, &'a OsStr),
 }
 
-impl<Fd: AsFd> Holder<'_, Fd> {
+impl Holder<'_> {
     /// There are no `*xattrat` calls before Linux 6.13; a path through /proc does the same. Only its first part is a
     /// magic link, and the last is not followed.
-    fn path(directory: &Fd, name: &OsStr) -> Vec<u8> {
-        let mut path = format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).into_bytes();
+    fn path(directory: BorrowedFd<'_>, name: &OsStr) -> Vec<u8> {
+        let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
         path.extend_from_slice(name.as_bytes());
         path
     }
@@ -52,14 +52,14 @@ impl<Fd: AsFd> Holder<'_, Fd> {
     fn list(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
             Self::Open(fd) => flistxattr(fd, buffer),
-            Self::Named(directory, name) => llistxattr(Self::path(directory, name), buffer),
+            Self::Named(directory, name) => llistxattr(Self::path(*directory, name), buffer),
         }
     }
 
     fn get(&self, attribute: &[u8], buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
             Self::Open(fd) => fgetxattr(fd, attribute, buffer),
-            Self::Named(directory, name) => lgetxattr(Self::path(directory, name), attribute, buffer),
+            Self::Named(directory, name) => lgetxattr(Self::path(*directory, name), attribute, buffer),
         }
     }
 
@@ -67,7 +67,7 @@ impl<Fd: AsFd> Holder<'_, Fd> {
         match self {
             Self::Open(fd) => fsetxattr(fd, attribute, value, XattrFlags::empty()),
             Self::Named(directory, name) => {
-                lsetxattr(Self::path(directory, name), attribute, value, XattrFlags::empty())
+                lsetxattr(Self::path(*directory, name), attribute, value, XattrFlags::empty())
             }
         }
     }
@@ -75,7 +75,7 @@ impl<Fd: AsFd> Holder<'_, Fd> {
     fn remove(&self, attribute: &[u8]) -> Result<(), Errno> {
         match self {
             Self::Open(fd) => fremovexattr(fd, attribute),
-            Self::Named(directory, name) => lremovexattr(Self::path(directory, name), attribute),
+            Self::Named(directory, name) => lremovexattr(Self::path(*directory, name), attribute),
         }
     }
 
@@ -116,7 +116,7 @@ impl<Fd: AsFd> Holder<'_, Fd> {
 }
 
 /// All attributes of something, including those that do not travel.
-pub(super) fn read<Fd: AsFd>(holder: Holder<'_, Fd>, path: &TreePath) -> Result<Vec<Xattr>, FilesError> {
+pub(super) fn read(holder: Holder<'_>, path: &TreePath) -> Result<Vec<Xattr>, FilesError> {
     holder.all().map_err(failed("read the extended attributes of", path))
 }
 
@@ -140,11 +140,7 @@ pub(super) fn check_size(path: &TreePath, xattrs: &[Xattr]) -> Result<(), FilesE
 
 /// Gives something exactly these attributes: others that travel are removed, such as an access list that it inherited
 /// from its directory.
-pub(super) fn write<Fd: AsFd>(
-    holder: Holder<'_, Fd>,
-    path: &TreePath,
-    xattrs: &[Xattr],
-) -> Result<(), FilesError> {
+pub(super) fn write(holder: Holder<'_>, path: &TreePath, xattrs: &[Xattr]) -> Result<(), FilesError> {
     for name in holder.names().map_err(failed("read the extended attributes of", path))? {
         if travels(&name) && !xattrs.iter().any(|xattr| xattr.name == name) {
             match holder.remove(&name) {

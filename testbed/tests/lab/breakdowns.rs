@@ -1,7 +1,9 @@
 //! What fails on the way, after the plan found nothing: the service runs on at the source, and the error says why.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,42 +11,69 @@ use anyhow::{Context, Result, ensure};
 use ums_model::error::ErrorCode;
 use ums_model::names::Bytes;
 use ums_model::phase::Outcome;
-use ums_model::plan::Plan;
 use ums_testbed::net::{A, B};
 use ums_testbed::workload::Workload;
 
 use crate::POLL;
 use crate::gate::Gate;
-use crate::histories::{agreed, report};
-use crate::rig::Rig;
-use crate::script::Script;
+use crate::histories::{agreed, error, report};
+use crate::rig::{Rig, processes_of};
 use crate::traces::Traces;
 use crate::verdict::{failed, failed_with};
 
+/// Somebody who traces a process, as a debugger does that was attached a moment ago. Dropping it detaches it.
+struct Tracer(Child);
+
+impl Tracer {
+    fn attach(pid: i32) -> Result<Self> {
+        // System call 101 is ptrace, request 0x4206 is SEIZE: nothing is stopped by it.
+        let seize =
+            format!("syscall(101, 0x4206, {pid}, 0, 0) == 0 or die $!; $| = 1; print qq(attached\n); sleep");
+        let mut command = Command::new("perl");
+        let mut perl =
+            command.args(["-e", &seize]).stdout(Stdio::piped()).spawn().context("cannot start perl")?;
+        let mut said = String::new();
+        let stdout = perl.stdout.take().context("a child without stdout")?;
+        let tracer = Self(perl);
+        BufReader::new(stdout).read_line(&mut said)?;
+        ensure!(said == "attached\n", "cannot trace process {pid}");
+        Ok(tracer)
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
-fn a_dump_that_only_criu_knows_to_be_impossible() {
+fn a_dump_that_criu_finds_to_be_impossible() {
     let rig = &Rig::new().unwrap();
-    // Asks the kernel for all its interfaces (netlink route, RTM_GETLINK, dump) and never reads the answer. What waits in
-    // such a socket cannot be seen from outside.
-    let unread = r#"
-        socket(our $netlink, 16, 3, 0) or die "netlink: $!";
-        syswrite($netlink, pack("LSSLL CxSlLL", 32, 18, 0x301, 1, 0, 0, 0, 0, 0, 0)) or die "ask: $!"
-    "#;
-    let service = Script::start(rig, A, "unread", unread, "", &[]).unwrap();
-    let plan = rig.a().ums(&["plan", "unread", "--to", "b"]).unwrap().success().unwrap();
-    let plan: Plan = serde_json::from_value(plan.result().unwrap().clone()).unwrap();
-    assert!(plan.feasible, "this test needs something that the plan does not find: {plan:?}");
-
-    let outcome = service.try_migrate(B).unwrap();
-    failed(&outcome, 1, ErrorCode::DumpFailed, &["unread", "netlink"]).unwrap();
-    assert_eq!(report(&outcome).unwrap().outcome, Outcome::RolledBack);
+    let service = &rig.start(A, &Workload::memhog(Bytes::mib(4))).unwrap();
+    let clean = Traces::of(rig).unwrap();
+    // Both looks at the service are over when this step begins.
+    let gate = Gate::close(rig, A, "dump").unwrap();
+    let tracer = thread::scope(|scope| {
+        let migration = scope.spawn(|| service.try_migrate(B));
+        let tracer = gate.wait(|| migration.is_finished()).and_then(|()| {
+            let processes = processes_of(rig.a(), service.name())?;
+            Tracer::attach(*processes.first().context("a service without processes")?)
+        });
+        gate.open().unwrap();
+        let outcome = migration.join().unwrap().unwrap();
+        let tracer = tracer.unwrap();
+        failed(&outcome, 1, ErrorCode::DumpFailed, &[service.name(), "traced"]).unwrap();
+        assert_eq!(report(&outcome).unwrap().outcome, Outcome::RolledBack);
+        tracer
+    });
     service.check().unwrap();
-    assert_eq!(agreed(rig, "unread").unwrap(), Outcome::RolledBack);
-    assert!(rig.b().ums(&["ps"]).unwrap().success().unwrap().lines.is_empty());
-
-    // Nothing of the attempt is in its way: it is still that service, and can be told to end.
-    service.shell("true").unwrap();
-    rig.a().ums(&["stop", "unread", "--time", "1"]).unwrap().success().unwrap();
+    assert_eq!(agreed(rig, service.name()).unwrap(), Outcome::RolledBack);
+    Traces::wait_for(rig, &clean).unwrap();
+    drop(tracer);
+    service.migrate(B).unwrap();
+    service.check().unwrap();
 }
 
 #[test]
@@ -128,9 +157,9 @@ fn a_step_that_fails_ends_the_attempt_and_not_the_service() {
         rig.site(site).restart_with(&fail_at(steps)).unwrap();
         for step in steps {
             let outcome = service.try_migrate(B).unwrap();
-            let error = failed_with(&outcome, 1, &INJECTED, &[service.name()]);
-            let error = error.with_context(|| format!("step {step}")).unwrap();
-            assert!(error.message.contains(&format!("step {step} ")), "the cause is passed on: {error:?}");
+            let told = error(&outcome).unwrap();
+            assert!(outcome.code == Some(1) && INJECTED.contains(&told.code), "step {step}: {outcome:?}");
+            assert!(told.message.contains(&format!("step {step} ")), "the cause is passed on: {told:?}");
             assert_eq!(report(&outcome).unwrap().outcome, Outcome::RolledBack, "step {step}");
             service.check().with_context(|| format!("after step {step}")).unwrap();
             assert_eq!(agreed(rig, service.name()).unwrap(), Outcome::RolledBack, "step {step}");

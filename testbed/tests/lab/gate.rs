@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ums_testbed::fault::VARIABLE;
 use ums_testbed::net::SiteIndex;
 
@@ -22,10 +22,9 @@ impl Gate {
     pub(crate) fn close(rig: &Rig, site: SiteIndex, step: &'static str) -> Result<Self> {
         let file = rig.net().tag().directory().join(format!("gate-{site}-{step}"));
         let gate = Self { step, file };
-        // What an earlier gate left would look like a daemon that has come here, or may pass.
-        for old in [gate.file.clone(), gate.reached()] {
-            let _ = fs::remove_file(old);
-        }
+        // What an earlier gate left would look like a daemon that has come here.
+        let _ = fs::remove_file(gate.reached());
+        fs::write(&gate.file, "")?;
         let fault = format!("{step}:pause:{}", gate.file.display());
         rig.site(site).restart_with(&[(VARIABLE, fault)])?;
         Ok(gate)
@@ -46,7 +45,10 @@ impl Gate {
 
     /// Lets the daemon go on, now and whenever it comes again.
     pub(crate) fn open(&self) -> Result<()> {
-        Ok(fs::write(&self.file, "")?)
+        match fs::remove_file(&self.file) {
+            Err(error) if self.file.exists() => Err(error).context("cannot open a gate"),
+            _ => Ok(()),
+        }
     }
 
     fn reached(&self) -> PathBuf {

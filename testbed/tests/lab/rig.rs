@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -107,4 +108,15 @@ pub(crate) fn cgroup_of(site: &Site) -> Result<String> {
     let status = site.ums(&["status"])?.success()?;
     let short = status.text("fingerprint")?.get(..8).context("a short fingerprint")?.to_owned();
     Ok(format!("ums-{short}"))
+}
+
+/// Processes of a service, as this machine numbers them: those in its cgroup.
+pub(crate) fn processes_of(site: &Site, service: &str) -> Result<Vec<i32>> {
+    let below = format!("{}/{service}/cgroup.procs", cgroup_of(site)?);
+    // One list, whichever hierarchy it is in.
+    let roots = ["freezer", "unified", ""].map(|hierarchy| Path::new("/sys/fs/cgroup").join(hierarchy));
+    let lists = roots.iter().filter_map(|root| fs::read_to_string(root.join(&below)).ok());
+    let list = lists.into_iter().find(|list| !list.is_empty());
+    let list = list.with_context(|| format!("no process in {below}"))?;
+    list.lines().map(|pid| Ok(pid.parse()?)).collect()
 }

@@ -29,8 +29,8 @@ pub(crate) async fn run(
     let (mut reader, mut writer) =
         (FrameReader::new(read, &local_deadlines()), FrameWriter::new(write, &local_deadlines()));
     let request = Request::Exec(ExecRequest { args, env, workdir });
-    writer.write_control(&request).await.map_err(broken)?;
-    writer.flush().await.map_err(broken)?;
+    writer.write_control(&request).await.map_err(|error| broken(&error))?;
+    writer.flush().await.map_err(|error| broken(&error))?;
     let input = tokio::spawn(send_input(writer));
     let reply = receive(&mut reader, context.json).await;
     input.abort();
@@ -68,7 +68,7 @@ async fn receive<R: tokio::io::AsyncRead + Unpin>(
     json: bool,
 ) -> CallResult<ExecReply> {
     loop {
-        let frame = reader.read().await.map_err(broken)?;
+        let frame = reader.read().await.map_err(|error| broken(&error))?;
         let frame = frame
             .ok_or_else(|| WireError::new(ErrorCode::Aborted, "the nest hung up before the command ended"))?;
         match frame.kind {
@@ -86,12 +86,12 @@ async fn receive<R: tokio::io::AsyncRead + Unpin>(
                 // Nobody reads any more: the command goes on, its output is dropped.
                 let _ = written;
             }
-            Kind::Control => return frame.control().map_err(broken),
+            Kind::Control => return frame.control().map_err(|error| broken(&error)),
             _ => {}
         }
     }
 }
 
-fn broken(error: ums_transfer::frame::FrameError) -> WireError {
-    WireError::new(ErrorCode::Unreachable, format!("the connection to the service broke: {}", chain(&error)))
+fn broken(error: &ums_transfer::frame::FrameError) -> WireError {
+    WireError::new(ErrorCode::Unreachable, format!("the connection to the service broke: {}", chain(error)))
 }

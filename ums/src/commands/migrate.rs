@@ -177,7 +177,11 @@ pub(crate) async fn history(context: &Context, name: Option<&str>) -> CallResult
                 text(&migration["role"]),
                 text(&migration["source"]),
                 text(&migration["destination"]),
-                text(if migration["outcome"].is_null() { &migration["state"] } else { &migration["outcome"] }),
+                text(if migration["outcome"].is_null() {
+                    &migration["state"]
+                } else {
+                    &migration["outcome"]
+                }),
                 ms(&report["frozen_ms"]),
                 ms(&report["total_ms"]),
                 render::bytes(&report["bytes_sent"]),
@@ -185,8 +189,19 @@ pub(crate) async fn history(context: &Context, name: Option<&str>) -> CallResult
             ]
         })
         .collect();
-    let heading =
-        ["STARTED", "SERVICE", "EPOCH", "ROLE", "SOURCE", "DESTINATION", "OUTCOME", "FROZEN ms", "TOTAL ms", "SENT", "ID"];
+    let heading = [
+        "STARTED",
+        "SERVICE",
+        "EPOCH",
+        "ROLE",
+        "SOURCE",
+        "DESTINATION",
+        "OUTCOME",
+        "FROZEN ms",
+        "TOTAL ms",
+        "SENT",
+        "ID",
+    ];
     render::table(&heading, &rows);
     Ok(0)
 }

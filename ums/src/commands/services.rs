@@ -116,7 +116,7 @@ pub(crate) async fn start(context: &Context, name: &str) -> CallResult<u8> {
 
 /// `ums stop`.
 pub(crate) async fn stop(context: &Context, name: &str, seconds: u64) -> CallResult<u8> {
-    let body = json!({ "grace_s": seconds });
+    let body = json!({ "grace_ms": seconds.saturating_mul(1000) });
     let status = context.daemon.post(&format!("/v1/services/{}/stop", segment(name)), &body).await?;
     show(context, &status);
     Ok(0)

@@ -70,45 +70,41 @@ pub(crate) async fn unpair(context: &Context, site: &str) -> CallResult<u8> {
 /// `ums doctor`. Exit code 1 if something is missing.
 pub(crate) async fn doctor(context: &Context) -> CallResult<u8> {
     let answer = context.daemon.get("/v1/doctor").await?;
-    let healthy = answer["healthy"].as_bool().unwrap_or(false);
+    let ok = answer["ok"].as_bool().unwrap_or(false);
     if context.json {
         render::json(&answer);
-        return Ok(u8::from(!healthy));
+        return Ok(u8::from(!ok));
     }
-    let site = &answer["site"];
-    for (what, field) in [("kernel", "kernel"), ("CRIU", "criu"), ("runc", "runc"), ("cgroups", "cgroup")] {
-        println!("{what:<9} {}", text(&site[field]));
-    }
-    println!("memory    {} available", render::bytes(&site["memory_available"]));
-    println!("disk      {} available", render::bytes(&site["disk_available"]));
-    for peer in answer["peers"].as_array().into_iter().flatten() {
-        let state = if peer["reachable"].as_bool().unwrap_or(false) {
-            "reachable".to_owned()
-        } else {
-            format!("not reachable: {}", text(&peer["error"]["message"]))
-        };
-        println!("site {}: {state}", text(&peer["name"]));
+    for check in answer["checks"].as_array().into_iter().flatten() {
+        let mark = if check["ok"].as_bool().unwrap_or(false) { "ok     " } else { "MISSING" };
+        println!("{mark}  {}: {}", text(&check["name"]), text(&check["detail"]));
+        if let Some(remedy) = check["remedy"].as_str().filter(|remedy| !remedy.is_empty()) {
+            println!("         {remedy}");
+        }
     }
     for warning in answer["warnings"].as_array().into_iter().flatten() {
-        println!("warning   {}", text(&warning["message"]));
+        println!("warning  {}", text(&warning["message"]));
     }
-    for blocker in answer["blockers"].as_array().into_iter().flatten() {
-        println!("MISSING   {}", text(&blocker["message"]));
-        println!("          {}", text(&blocker["remedy"]));
-    }
-    println!("{}", if healthy { "this site can take part in migrations" } else { "this site cannot take part in migrations yet" });
-    Ok(u8::from(!healthy))
+    println!(
+        "{}",
+        if ok {
+            "this site can take part in migrations"
+        } else {
+            "this site cannot take part in migrations yet"
+        }
+    );
+    Ok(u8::from(!ok))
 }
 
 /// `ums token`.
 pub(crate) async fn token(context: &Context, command: TokenCommand) -> CallResult<u8> {
     let answer = match command {
-        TokenCommand::New { label, read } => {
+        TokenCommand::New { name, read } => {
             let role = if read { "read" } else { "admin" };
-            context.daemon.post("/v1/tokens", &json!({ "label": label, "role": role })).await?
+            context.daemon.post("/v1/tokens", &json!({ "name": name, "role": role })).await?
         }
         TokenCommand::Ls => context.daemon.get("/v1/tokens").await?,
-        TokenCommand::Rm { id } => context.daemon.delete(&format!("/v1/tokens/{}", segment(&id))).await?,
+        TokenCommand::Rm { name } => context.daemon.delete(&format!("/v1/tokens/{}", segment(&name))).await?,
     };
     if context.json {
         render::json(&answer);
@@ -117,9 +113,9 @@ pub(crate) async fn token(context: &Context, command: TokenCommand) -> CallResul
     } else {
         let tokens = answer.as_array().cloned().unwrap_or_default();
         let rows: Vec<Vec<String>> =
-            tokens.iter().map(|token| ["id", "role", "label"].map(|field| text(&token[field])).to_vec()).collect();
+            tokens.iter().map(|token| ["name", "role"].map(|field| text(&token[field])).to_vec()).collect();
         if !rows.is_empty() {
-            render::table(&["ID", "ROLE", "LABEL"], &rows);
+            render::table(&["NAME", "ROLE"], &rows);
         }
     }
     Ok(0)

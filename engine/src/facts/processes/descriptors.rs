@@ -94,12 +94,14 @@ pub(super) enum Kept {
 
 /// Whether a name is one that the kernel gives to what has no file.
 pub(super) fn kept_by_kernel(name: &str) -> Option<Kept> {
-    let begins = |prefix: &&str| name.starts_with(*prefix);
     if name.starts_with("/anon_hugepage") {
         Some(Kept::HugePages)
     } else if name.starts_with("/secretmem") {
         Some(Kept::Secret)
-    } else if ["/memfd:", "/SYSV", "/dev/zero (deleted)", "/[aio]"].iter().any(|prefix| begins(prefix)) {
+    } else if ["/memfd:", "/SYSV", "/dev/zero (deleted)", "/[aio]"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+    {
         Some(Kept::Memory)
     } else {
         None
