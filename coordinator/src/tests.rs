@@ -5,6 +5,8 @@ mod fake;
 mod lab;
 mod proxy;
 
+mod crashes;
 mod moves;
+mod trouble;
 
 pub(crate) use fake::Fake;

@@ -70,14 +70,14 @@ impl<S: SiteAdapter> Migration<S> {
         if error.code != ErrorCode::EpochTooOld || highest < old || ahead > EPOCHS_AHEAD {
             return Err(error);
         }
-        let id = Some(self.chronicle.row().id);
-        let mut over = vec![source::Step::AbortDecided.at(old), source::Step::Thawed.at(old)];
-        if highest > old {
-            over.push(source::Step::EpochSeen.at(highest));
+        let row = self.chronicle.row();
+        let facts = facts(self.core.look(&row.service).await, None, row.spec.writes_outside());
+        let actions = self.lane.standing().receive(facts, old, Word::Reject { highest }, 0);
+        if actions.is_empty() {
+            return Err(error);
         }
-        let records = over.into_iter().map(Record::Source).collect();
-        self.core.write(&mut self.lane, id, records).await?;
-        self.chronicle.renew(highest.next());
+        self.core.perform(&mut self.lane, Some(row.id), actions).await?;
+        self.chronicle.renew(self.lane.standing().epoch().next());
         Ok(())
     }
 

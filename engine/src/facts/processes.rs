@@ -124,8 +124,23 @@ impl Tree {
     fn count(&self) -> ServiceProcesses {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let threads = || self.processes.iter().flat_map(|process| &process.threads);
+        let mut memory = Bytes::ZERO;
+        let mut unchecked = Vec::new();
+        for process in self.living() {
+            match process.memory() {
+                Some(part) => memory = memory + part,
+                None if process.is_there() => {
+                    unchecked.push(format!("the memory of process {} ({})", process.pid, process.name));
+                }
+                None => {}
+            }
+            if !process.shows_descriptors() && process.is_there() {
+                unchecked.push(format!("the descriptors of process {} ({})", process.pid, process.name));
+            }
+        }
         ServiceProcesses {
-            memory: self.living().map(|process| process.memory().unwrap_or(Bytes::ZERO)).sum(),
+            memory,
+            unchecked,
             tasks: number(self.processes.len()),
             threads: number(threads().count()),
             filtered_threads: number(threads().filter(|thread| thread.has_filter()).count()),

@@ -10,7 +10,7 @@ use ums_frontman::layout::{PlaceLayout, free_index};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
 use ums_model::names::{Epoch, ServiceName};
-use ums_model::spec::ServiceSpec;
+use ums_model::spec::{PortPublish, ServiceSpec};
 use ums_nest::keeper::KeeperId;
 use ums_nest::layout::NestDir;
 use ums_nest::protocol::Request;
@@ -33,6 +33,7 @@ impl Embedded {
         {
             let _registry = self.registry.lock().await;
             self.refuse_taken(&spec.name)?;
+            self.refuse_taken_ports(spec).await?;
             self.create(spec, Trust::Local, Record { epoch: Epoch::default(), right: Right::Run, tasks: 0 })
                 .await?;
         }
@@ -57,6 +58,7 @@ impl Embedded {
         {
             let _registry = self.registry.lock().await;
             self.clear_remains(spec, epoch).await?;
+            self.refuse_taken_ports(spec).await?;
             // What already lies in a volume of that name would be mixed with what arrives.
             for volume in &spec.volumes {
                 if has_content(&self.volume_dir(volume.name.as_str())) {
@@ -86,6 +88,22 @@ impl Embedded {
                 .with_hint(format!("choose another --name, or `ums rm {name}` first")));
         }
         Ok(())
+    }
+
+    /// A port leads to one service, or to whatever the host itself listens with.
+    async fn refuse_taken_ports(&self, spec: &ServiceSpec) -> SiteResult<()> {
+        if spec.ports.is_empty() {
+            return Ok(());
+        }
+        let used = self.site_facts().await?.ports_in_use;
+        let taken = |port: &&PortPublish| {
+            used.iter().any(|used| used.port == port.host && used.protocol == port.protocol)
+        };
+        let Some(port) = spec.ports.iter().find(taken) else { return Ok(()) };
+        let message =
+            format!("port {}/{} is taken at site {}", port.host, port.protocol.as_str(), self.config.name);
+        Err(WireError::new(ErrorCode::PortTaken, message)
+            .with_hint("publish another one with -p, or see who has it: ums ps; ss -lntu"))
     }
 
     /// A directory whose copy can never run again may be replaced; anything else is another service of that name.

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 /// For what must come: generous, because the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at a condition that costs a program.
 const POLL: Duration = Duration::from_millis(20);
 

@@ -54,6 +54,16 @@ impl Process {
         self.threads.iter().all(|thread| matches!(thread.state, 'Z' | 'X'))
     }
 
+    /// Whether it still lives.
+    pub(super) fn is_there(&self) -> bool {
+        Self::read(self.pid).is_some_and(|now| !now.is_zombie())
+    }
+
+    /// Whether we may see what it has open.
+    pub(super) fn shows_descriptors(&self) -> bool {
+        fs::read_dir(path(self.pid, "fd")).is_ok()
+    }
+
     /// Its part of the memory that has to travel: pages shared by n processes count as 1/n of a page in each.
     pub(super) fn memory(&self) -> Option<Bytes> {
         travelling_memory(&read(self.pid, "smaps_rollup")?)
