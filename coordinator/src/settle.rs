@@ -36,7 +36,8 @@ pub(crate) enum Settled {
 }
 
 /// Runs the loop for the migration of `row`, over `link` as long as that works. Returns early only if `stop` is
-/// cancelled, and never in the middle of a deed. Safe to run again.
+/// cancelled, never in the middle of a deed, and not before the first turn if that needs no other site: what a daemon
+/// that ends can still undo, it undoes. Safe to run again.
 pub(crate) async fn settle<S: SiteAdapter>(
     core: &Core<S>,
     lane: &mut Lane,
@@ -48,10 +49,14 @@ pub(crate) async fn settle<S: SiteAdapter>(
     let chronicle = core.chronicles.of(row.id);
     loop {
         let standing = lane.standing();
-        let other = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Settled::NotYet,
-            other = ask(core, &standing, row, &mut link) => other,
+        let other = if !needs_word(&standing) {
+            None
+        } else {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Settled::NotYet,
+                other = ask(core, &standing, row, &mut link) => other,
+            }
         };
         let arrived = other == Some(Answer::Running) && row.role == Role::Source;
         if let Some(chronicle) = chronicle.as_deref().filter(|_| arrived) {
@@ -160,7 +165,15 @@ fn clear_remains(standing: &Standing, seen: Seen, actions: &mut Vec<Action>) {
     }
 }
 
-/// Asks the other site where the rules cannot go on without its word; `None` if they can, or if it does not answer.
+/// Whether the rules cannot go on without a word of the other site.
+fn needs_word(standing: &Standing) -> bool {
+    match standing.role() {
+        Half::Source(half) => matches!(half.stage(), source::Stage::Committed { .. } | source::Stage::Stuck),
+        Half::Destination(half) => matches!(half.stage(), destination::Stage::Held { .. }),
+    }
+}
+
+/// Asks the other site for its word; `None` if it does not answer.
 async fn ask<S: SiteAdapter>(
     core: &Core<S>,
     standing: &Standing,
@@ -169,15 +182,10 @@ async fn ask<S: SiteAdapter>(
 ) -> Option<Answer> {
     let about = About { migration: row.id, service: row.service.clone(), epoch: standing.epoch() };
     let answer = match standing.role() {
-        Half::Source(half) => match half.stage() {
-            source::Stage::Committed { .. } => tell_commit(core, row, about, link).await,
-            source::Stage::Stuck => query(core, row, about).await,
-            _ => return None,
-        },
-        Half::Destination(half) => match half.stage() {
-            destination::Stage::Held { .. } => query(core, row, about).await,
-            _ => return None,
-        },
+        Half::Source(half) if matches!(half.stage(), source::Stage::Committed { .. }) => {
+            tell_commit(core, row, about, link).await
+        }
+        Half::Source(_) | Half::Destination(_) => query(core, row, about).await,
     };
     match answer {
         Ok(answer) => Some(answer),

@@ -80,6 +80,8 @@ pub(crate) async fn begin<S: SiteAdapter>(core: &Arc<Core<S>>, wish: Wish) -> Re
         told: false,
         ended: None,
     };
+    // With no record yet, the row means nothing but that somebody may ask for it.
+    core.journal.begin(row.clone(), Vec::new()).await.map_err(|error| failure::journal(&error))?;
     let planned = wished.elapsed();
     let chronicle = core.chronicles.begin(row, core.config.name.clone(), planned);
     let migration = Migration {
@@ -114,6 +116,14 @@ pub(crate) async fn must_be_home<S: SiteAdapter>(
     let found = core.journal.migration_of(service, standing.epoch(), role).await;
     let row = found.map_err(|error| failure::journal(&error))?;
     match (standing.role(), row) {
+        (Half::Source(half), _) if half.stage() == ums_model::source::Stage::Lost => {
+            Err(WireError::new(ErrorCode::Lost, format!("the state of service {service} was lost in a migration")))
+        }
+        (Half::Source(half), _) if half.stage() == ums_model::source::Stage::Superseded => {
+            let message = format!("service {service} may run at another site: the copy here is kept for you to decide");
+            Err(WireError::new(ErrorCode::Stuck, message)
+                .with_hint(format!("if it runs there, remove the copy here: ums rm --force {service}")))
+        }
         (Half::Source(half), Some(row)) if half.stage() == ums_model::source::Stage::Released => {
             let message = format!("service {service} is not at site {} any more: it moved to {}", core.config.name, row.peer_name);
             Err(WireError::new(ErrorCode::ServiceNotFound, message))

@@ -91,7 +91,13 @@ impl Nest {
             .await
             .map_err(|error| failure(ErrorCode::Internal, &error))?;
         // A restore that was broken off leaves the service's root mounted inside what runc is about to delete.
-        unmount_below(&runc_root()).map_err(|error| failure(ErrorCode::Internal, &error))?;
+        let root = runc_root();
+        if root.exists() {
+            unmount_below(&root).map_err(|error| {
+                let message = format!("cannot unmount what a broken restore left below {}: {error}", root.display());
+                WireError::new(ErrorCode::Internal, message)
+            })?;
+        }
         self.runc.delete().await.map_err(|error| failure(ErrorCode::Internal, &error))
     }
 

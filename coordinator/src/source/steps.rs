@@ -21,7 +21,7 @@ use ums_transfer::frame::FrameReader;
 use ums_transfer::link::Purpose;
 
 use super::Migration;
-use super::talk::{hung_up, last_word, stopped, unless, while_alive, while_listening};
+use super::talk::{hung_up, last_word, still_whole, stopped, unless, while_alive, while_listening};
 use crate::act::{commits, facts};
 use crate::clock::boot_ms;
 use crate::failure;
@@ -225,6 +225,8 @@ impl<S: SiteAdapter> Migration<S> {
         let row = self.chronicle.row();
         let Self { link, lane, .. } = self;
         let link = link.as_mut().ok_or_else(hung_up)?;
+        // A commit over a link that is known to be cut would only begin with doubt.
+        still_whole(&mut link.frames.reader, &row.peer_name)?;
         let look = async { Ok(core.look(&row.service).await) };
         let seen = while_alive(&mut link.frames.writer, &row.peer_name, look).await?;
         let facts = facts(seen, None, row.spec.writes_outside());

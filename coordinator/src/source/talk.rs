@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::PeerMessage;
@@ -57,6 +58,18 @@ pub(super) async fn while_listening<T>(
         Ok(done) => Ok(done),
         Err(error) if error.code == ErrorCode::LinkCut => Err(last_word(reader, patience).await.unwrap_or(error)),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether the link is not known to be broken now, and the destination has not given up. No proof that it works: that
+/// is what the answer to the next message is for.
+pub(super) fn still_whole(reader: &mut LinkReader, site: &SiteName) -> Result<(), WireError> {
+    match reader.read_control::<PeerMessage>().now_or_never() {
+        None => Ok(()),
+        Some(Ok(Some(PeerMessage::Refused { error, .. }))) => Err(error),
+        Some(Ok(Some(_))) => Err(WireError::new(ErrorCode::Internal, format!("site {site} spoke out of turn"))),
+        Some(Ok(None)) => Err(WireError::new(ErrorCode::LinkCut, format!("site {site} closed the link"))),
+        Some(Err(error)) => Err(failure::cut(site, "holding the service there", &error)),
     }
 }
 
