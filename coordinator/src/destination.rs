@@ -32,9 +32,10 @@ pub(crate) async fn serve<S: SiteAdapter>(
     mut link: Link,
     id: MigrationId,
 ) -> Result<(), WireError> {
-    let served = serve_messages(core, &mut link, id).await;
+    let mut counted = 0;
+    let served = serve_messages(core, &mut link, id, &mut counted).await;
+    count(core, &link, id, &mut counted).await;
     if let Some(chronicle) = core.chronicles.of(id) {
-        chronicle.add_sent(link.frames.writer.sent() + link.frames.reader.received()).await;
         let row = chronicle.row();
         if !is_settled(&core.desks.desk(&row.service).standing()) {
             attend(core, row);
@@ -43,10 +44,20 @@ pub(crate) async fn serve<S: SiteAdapter>(
     served
 }
 
+/// Adds what went over the link since the last time to the migration's numbers; `counted` is how much that was.
+async fn count<S: SiteAdapter>(core: &Arc<Core<S>>, link: &Link, id: MigrationId, counted: &mut u64) {
+    let total = link.frames.writer.sent() + link.frames.reader.received();
+    if let Some(chronicle) = core.chronicles.of(id) {
+        chronicle.add_sent(total - *counted).await;
+        *counted = total;
+    }
+}
+
 async fn serve_messages<S: SiteAdapter>(
     core: &Arc<Core<S>>,
     link: &mut Link,
     id: MigrationId,
+    counted: &mut u64,
 ) -> Result<(), WireError> {
     let name = link.peer.site.clone();
     let cut = |error| failure::cut(&name, "waiting for its word", &error);
@@ -59,6 +70,8 @@ async fn serve_messages<S: SiteAdapter>(
                 None => return Ok(()),
             },
         };
+        // Before it is acted on: the last one concludes the report.
+        count(core, link, id, counted).await;
         // Revoking takes effect at the next message, not only at the next connection.
         if !core.peers.trusts(&link.peer.fingerprint) {
             return Err(WireError::new(ErrorCode::NotPaired, format!("site {name} is not paired any more")));

@@ -2,7 +2,7 @@
 //!
 //! The service appends one line per number to a file on an external mount that belongs to the *site*: the same path
 //! inside, another file at every site. No fence, hold or migration covers this path, so a copy that runs where none
-//! may run cannot hide. The [`Recorder`], not the service, adds site, epoch and time. [`check`] then proves from the
+//! may run cannot hide. The [`Recorder`], not the service, adds site, epoch and time. [`check()`] then proves from the
 //! merged record that there was one service all the time:
 //!
 //! * every number was written exactly once, at one site;

@@ -37,7 +37,7 @@ const LOG_LEVEL: i32 = 4;
 
 /// Deleted files that are open go into the images up to this size. CRIU's own limit of 1 MiB is met by ordinary
 /// services (buffers in unlinked temporary files); more than this would be felt in the time the service is frozen.
-const GHOST_LIMIT: u32 = 64 << 20;
+pub const GHOST_LIMIT: u32 = 64 << 20;
 
 /// How long each part of a dump may take.
 #[derive(Debug, Clone, Copy)]

@@ -111,7 +111,7 @@ impl Recorder {
         }
     }
 
-    /// Proves that there was one service, at the sites of `path` one after the other; see [`check`].
+    /// Proves that there was one service, at the sites of `path` one after the other; see [`check()`](super::check()).
     pub fn check(&self, path: &[SiteIndex]) -> Result<Verdict, Vec<Violation>> {
         let shared = lock(&self.shared);
         let verdict = check(&shared.records, path);
