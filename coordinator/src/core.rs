@@ -16,7 +16,7 @@ use ums_transfer::link::{Greeting, Link, Purpose};
 
 use crate::chronicle::Chronicles;
 use crate::config::Config;
-use crate::desk::{Desks, Holder};
+use crate::desk::{Desks, Hold, Holder, Lane};
 use crate::failure;
 use crate::journal::{Journal, PairedRow};
 use crate::peers::{self, Peers};
@@ -114,8 +114,13 @@ impl<S: SiteAdapter> Core<S> {
     }
 
     /// A holder of a lane who stops when the daemon does.
-    pub(crate) fn holder(&self, migration: Option<MigrationId>, doing: &'static str, yields: bool) -> Holder {
-        Holder { migration, doing, yields, stop: self.stopping.child_token() }
+    pub(crate) fn holder(&self, migration: Option<MigrationId>, doing: &'static str, hold: Hold) -> Holder {
+        Holder { migration, doing, hold, stop: self.stopping.child_token() }
+    }
+
+    /// The lane of `service`, for a user's request or a step of a migration.
+    pub(crate) async fn take(&self, service: &ServiceName, holder: Holder) -> Result<Lane, WireError> {
+        self.desks.desk(service).take(holder, self.config.deadlines.act).await
     }
 
     /// Where other sites can dial this one.

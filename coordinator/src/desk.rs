@@ -47,11 +47,21 @@ pub(crate) struct Holder {
     pub(crate) migration: Option<MigrationId>,
     /// What is being done, for people: `being started`.
     pub(crate) doing: &'static str,
-    /// Whether a new link of the same migration may take the lane over: its holder then only waits for the other
-    /// site, or works for a link that is gone.
-    pub(crate) yields: bool,
+    /// How it is held.
+    pub(crate) hold: Hold,
     /// Asks the holder to come to an end.
     pub(crate) stop: CancellationToken,
+}
+
+/// How a lane is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Until it is done, and it will be done soon without another site: who comes waits.
+    Brief,
+    /// For a link of a migration, or to wait for the other site: a new link of the same migration may take it over.
+    Yielding,
+    /// Until it is done; who comes is told by whom.
+    Firm,
 }
 
 /// The right to act on one service. Given back when it is dropped.
@@ -111,31 +121,28 @@ impl Desk {
             Err(_) => Err(self.holder().unwrap_or(Holder {
                 migration: None,
                 doing: "being looked at",
-                yields: false,
+                hold: Hold::Brief,
                 stop: CancellationToken::new(),
             })),
         }
     }
 
-    /// Takes the lane for a user's request. `Err`: what is in the way, as the user is told.
-    pub(crate) fn take(self: &Arc<Self>, holder: Holder) -> Result<Lane, WireError> {
-        self.try_take(holder).map_err(|holder| self.taken(&holder))
-    }
-
-    /// Takes the lane for `migration`, from a holder of the same migration that yields if need be. Waits at most
-    /// `within` for it to come to its end.
-    pub(crate) async fn take_over(self: &Arc<Self>, holder: Holder, within: Duration) -> Result<Lane, WireError> {
+    /// Takes the lane. A brief hold is waited for, a yielding one of the same migration is asked to end, for at most
+    /// `within`. `Err`: what is in the way, as the user is told.
+    pub(crate) async fn take(self: &Arc<Self>, holder: Holder, within: Duration) -> Result<Lane, WireError> {
         let wait = async {
             loop {
-                match self.try_take(holder.clone()) {
+                let present = match self.try_take(holder.clone()) {
                     Ok(lane) => return Ok(lane),
-                    Err(present) if present.yields && present.migration == holder.migration => {
-                        present.stop.cancel();
-                        // Whoever gets the lane in between is asked again.
-                        drop(self.lane.lock().await);
-                    }
-                    Err(present) => return Err(self.taken(&present)),
+                    Err(present) => present,
+                };
+                match present.hold {
+                    Hold::Brief => {}
+                    Hold::Yielding if present.migration == holder.migration => present.stop.cancel(),
+                    Hold::Yielding | Hold::Firm => return Err(self.taken(&present)),
                 }
+                // Whoever gets it in between is asked again.
+                drop(self.lane.lock().await);
             }
         };
         tokio::time::timeout(within, wait)

@@ -23,7 +23,6 @@ use ums_transfer::link::Link;
 use crate::core::Core;
 use crate::failure;
 use crate::recovery::attend;
-use crate::settle::is_settled;
 
 /// Serves one link that a paired site opened for the migration `id`, until that site closes it. `Err` is for this
 /// site's log; the other one was told what it needs.
@@ -36,10 +35,7 @@ pub(crate) async fn serve<S: SiteAdapter>(
     let served = serve_messages(core, &mut link, id, &mut counted).await;
     count(core, &link, id, &mut counted).await;
     if let Some(chronicle) = core.chronicles.of(id) {
-        let row = chronicle.row();
-        if !is_settled(&core.desks.desk(&row.service).standing()) {
-            attend(core, row);
-        }
+        attend(core, chronicle.row());
     }
     served
 }

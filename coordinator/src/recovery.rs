@@ -15,7 +15,7 @@ use ums_model::standing::Record;
 use ums_sites::adapter::{CopyState, ServiceStatus, SiteAdapter};
 
 use crate::core::Core;
-use crate::desk::Desk;
+use crate::desk::{Desk, Hold, Lane};
 use crate::failure;
 use crate::journal::{JournalError, MigrationRow, Role};
 use crate::settle::{Settled, advance, conclude, is_settled, next_pause, outcome, settle};
@@ -58,7 +58,8 @@ pub(crate) async fn recover<S: SiteAdapter>(core: &Arc<Core<S>>) -> Result<(), J
 pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>, row: MigrationRow) {
     let core = Arc::clone(core);
     core.tasks.clone().spawn(async move {
-        let holder = core.holder(Some(row.id), "waiting for the other site", row.role == Role::Destination);
+        let hold = if row.role == Role::Destination { Hold::Yielding } else { Hold::Firm };
+        let holder = core.holder(Some(row.id), "waiting for the other site", hold);
         let stop = holder.stop.clone();
         let mut lane = core.desks.desk(&row.service).wait(holder).await;
         // Somebody else may have brought it to its end meanwhile.
@@ -73,7 +74,7 @@ pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>, row: MigrationRow) {
     });
 }
 
-async fn finish<S: SiteAdapter>(core: &Core<S>, lane: &mut crate::desk::Lane, row: &MigrationRow) {
+async fn finish<S: SiteAdapter>(core: &Core<S>, lane: &mut Lane, row: &MigrationRow) {
     let outcome = outcome(&lane.standing());
     conclude(core, lane, row, outcome, None, false).await;
 }
@@ -95,7 +96,7 @@ async fn adopt_strangers<S: SiteAdapter>(core: &Core<S>) {
             tracing::error!(service = %spec.name, %epoch, "a service is here that has migrated, and the journal does not know it");
             continue;
         }
-        let mut lane = desk.wait(core.holder(None, "being adopted", false)).await;
+        let mut lane = desk.wait(core.holder(None, "being adopted", Hold::Brief)).await;
         if let Err(error) = core.write(&mut lane, None, vec![Record::Created]).await {
             tracing::error!(service = %spec.name, %error, "cannot adopt a service");
         }
@@ -108,7 +109,7 @@ async fn recover_migration<S: SiteAdapter>(core: &Arc<Core<S>>, desk: &Arc<Desk>
     if row.role == Role::Destination {
         core.promises.only_ports(&row.service, &row.spec.ports);
     }
-    let mut lane = desk.wait(core.holder(Some(row.id), "recovering", false)).await;
+    let mut lane = desk.wait(core.holder(Some(row.id), "recovering", Hold::Brief)).await;
     match advance(core, &mut lane, Some(&row), None).await {
         Ok(()) if is_settled(&lane.standing()) => {
             finish_recovered(core, &mut lane, &row).await;
@@ -121,7 +122,7 @@ async fn recover_migration<S: SiteAdapter>(core: &Arc<Core<S>>, desk: &Arc<Desk>
     attend(core, row);
 }
 
-async fn finish_recovered<S: SiteAdapter>(core: &Core<S>, lane: &mut crate::desk::Lane, row: &MigrationRow) {
+async fn finish_recovered<S: SiteAdapter>(core: &Core<S>, lane: &mut Lane, row: &MigrationRow) {
     if let Some(chronicle) = core.chronicles.of(row.id) {
         chronicle.runs_again().await;
     }
@@ -154,7 +155,7 @@ async fn recover_resting<S: SiteAdapter>(core: &Arc<Core<S>>, desk: &Arc<Desk>) 
 }
 
 async fn turn<S: SiteAdapter>(core: &Core<S>, desk: &Arc<Desk>) -> Result<(), WireError> {
-    let mut lane = desk.wait(core.holder(None, "recovering", false)).await;
+    let mut lane = desk.wait(core.holder(None, "recovering", Hold::Brief)).await;
     advance(core, &mut lane, None, None).await
 }
 
@@ -167,7 +168,7 @@ async fn conclude_stale<S: SiteAdapter>(core: &Core<S>, row: MigrationRow) -> Re
         Record::Created | Record::Removed => false,
     });
     let outcome = if done { Outcome::Done } else { Outcome::RolledBack };
-    let mut lane = core.desks.desk(&row.service).wait(core.holder(Some(row.id), "recovering", false)).await;
+    let mut lane = core.desks.desk(&row.service).wait(core.holder(Some(row.id), "recovering", Hold::Brief)).await;
     if conclude(core, &mut lane, &row, outcome, None, false).await == Settled::NotYet {
         tracing::warn!(error = failure::chain(&JournalError::Closed), "the recovery was interrupted");
     }

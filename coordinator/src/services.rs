@@ -9,7 +9,7 @@ use ums_model::standing::{Record, Role as Half};
 use ums_sites::adapter::{NestStream, ServiceStatus, SiteAdapter};
 
 use crate::core::Core;
-use crate::desk::Lane;
+use crate::desk::{Hold, Lane};
 use crate::failure;
 use crate::settle::is_settled;
 use crate::source::must_be_home;
@@ -18,7 +18,7 @@ use crate::view::{CreateService, ServiceView};
 /// Starts a new service. `Err`: nothing is left of it.
 pub(crate) async fn create<S: SiteAdapter>(core: &Core<S>, wanted: CreateService) -> Result<ServiceView, WireError> {
     let (service, deadlines) = (wanted.name.clone(), core.config.deadlines);
-    let mut lane = core.desks.desk(&service).take(core.holder(None, "being started", false))?;
+    let mut lane = core.take(&service, core.holder(None, "being started", Hold::Firm)).await?;
     let before = name_is_free(core, &lane).await?;
     let image = core.site.import_image(&wanted.image);
     let image = core.within(deadlines.import, "import the image", image).await?;
@@ -85,7 +85,7 @@ pub(crate) async fn stop<S: SiteAdapter>(
     service: &ServiceName,
     grace: Duration,
 ) -> Result<ServiceView, WireError> {
-    let _lane = at_home(core, service, "being stopped").await?;
+    let _lane = at_home(core, service, "being stopped", Hold::Firm).await?;
     let doing = format!("stop service {service}");
     let within = core.config.deadlines.change.saturating_add(grace);
     Ok(view(core, core.within(within, &doing, core.site.stop(service, grace)).await?))
@@ -93,7 +93,7 @@ pub(crate) async fn stop<S: SiteAdapter>(
 
 /// Starts a stopped service again.
 pub(crate) async fn start<S: SiteAdapter>(core: &Core<S>, service: &ServiceName) -> Result<ServiceView, WireError> {
-    let _lane = at_home(core, service, "being started").await?;
+    let _lane = at_home(core, service, "being started", Hold::Firm).await?;
     let doing = format!("start service {service}");
     Ok(view(core, core.within(core.config.deadlines.change, &doing, core.site.start(service)).await?))
 }
@@ -104,7 +104,7 @@ pub(crate) async fn signal<S: SiteAdapter>(
     service: &ServiceName,
     signal: i32,
 ) -> Result<(), WireError> {
-    let _lane = at_home(core, service, "being signalled").await?;
+    let _lane = at_home(core, service, "being signalled", Hold::Brief).await?;
     let doing = format!("signal service {service}");
     core.within(core.config.deadlines.change, &doing, core.site.signal(service, signal)).await
 }
@@ -115,7 +115,7 @@ pub(crate) async fn remove<S: SiteAdapter>(
     service: &ServiceName,
     force: bool,
 ) -> Result<(), WireError> {
-    let mut lane = core.desks.desk(service).take(core.holder(None, "being removed", false))?;
+    let mut lane = core.take(service, core.holder(None, "being removed", Hold::Firm)).await?;
     let standing = lane.standing();
     let ended = match standing.role() {
         Half::Source(half) => matches!(half.stage(), source::Stage::Lost | source::Stage::Superseded),
@@ -140,7 +140,7 @@ pub(crate) async fn exec<S: SiteAdapter>(
     core: &Core<S>,
     service: &ServiceName,
 ) -> Result<Box<dyn NestStream>, WireError> {
-    let _lane = at_home(core, service, "being entered").await?;
+    let _lane = at_home(core, service, "being entered", Hold::Brief).await?;
     let doing = format!("reach service {service}");
     core.within(core.config.deadlines.act, &doing, core.site.exec_stream(service)).await
 }
@@ -162,8 +162,9 @@ async fn at_home<S: SiteAdapter>(
     core: &Core<S>,
     service: &ServiceName,
     doing: &'static str,
+    hold: Hold,
 ) -> Result<Lane, WireError> {
-    let lane = core.desks.desk(service).take(core.holder(None, doing, false))?;
+    let lane = core.take(service, core.holder(None, doing, hold)).await?;
     must_be_home(core, &lane.standing(), service).await?;
     Ok(lane)
 }

@@ -25,7 +25,7 @@ use ums_transfer::link::Link;
 use crate::chronicle::Chronicle;
 use crate::clock::{ms, unix_ms};
 use crate::core::Core;
-use crate::desk::Lane;
+use crate::desk::{Hold, Lane};
 use crate::failure;
 use crate::fault::Step;
 use crate::journal::{MigrationRow, Role};
@@ -55,9 +55,9 @@ pub(crate) async fn begin<S: SiteAdapter>(core: &Arc<Core<S>>, wish: Wish) -> Re
             .with_hint(format!("ums migrate {service} --to {to} --mode cold")));
     }
     let id = MigrationId::new(uuid::Uuid::now_v7());
-    let holder = core.holder(Some(id), "being migrated", false);
+    let holder = core.holder(Some(id), "being migrated", Hold::Firm);
     let stop = holder.stop.clone();
-    let lane = core.desks.desk(&service).take(holder)?;
+    let lane = core.take(&service, holder).await?;
     must_be_home(core, &lane.standing(), &service).await?;
     let permit = Arc::clone(&core.permits).try_acquire_owned().map_err(|_| {
         WireError::new(ErrorCode::Busy, "as many migrations as this site allows are under way".to_owned())
@@ -195,7 +195,7 @@ impl<S: SiteAdapter> Migration<S> {
         if let Some(link) = &self.link {
             self.chronicle.add_sent(link.frames.writer.sent() + link.frames.reader.received()).await;
         }
-        self.lane.relabel(core.holder(Some(row.id), "being migrated", false));
+        self.lane.relabel(core.holder(Some(row.id), "being migrated", Hold::Firm));
         if settle(&core, &mut self.lane, &row, self.link.take(), &core.stopping).await == Settled::NotYet {
             return;
         }

@@ -111,7 +111,7 @@ impl Lab {
         if std::env::consts::ARCH != "x86_64" {
             bail!("UMS runs on x86-64 only for now; this machine is {}", std::env::consts::ARCH);
         }
-        let mut needed = vec![packages::NFTABLES, packages::IPROUTE2];
+        let mut needed = vec![packages::NFTABLES, packages::IPROUTE2, packages::IPTABLES];
         needed.extend(bundle::needs(places));
         needed.extend(redis_image::needs(places));
         packages::ensure(&needed, places)?;

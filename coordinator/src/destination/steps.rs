@@ -20,7 +20,7 @@ use crate::act::facts;
 use crate::chronicle::Chronicle;
 use crate::clock::unix_ms;
 use crate::core::Core;
-use crate::desk::Lane;
+use crate::desk::{Hold, Lane};
 use crate::failure;
 use crate::fault::Step;
 use crate::journal::{MigrationRow, Role};
@@ -90,9 +90,9 @@ async fn enter<S: SiteAdapter>(
         return Err(WireError::new(ErrorCode::Refused, message).with_hint("set `incoming = true` in its configuration"));
     }
     check(about, offer)?;
-    let holder = core.holder(Some(about.migration), "arriving", true);
+    let holder = core.holder(Some(about.migration), "arriving", Hold::Yielding);
     let stop = holder.stop.clone();
-    let mut lane = core.desks.desk(&about.service).take_over(holder, core.config.deadlines.act).await?;
+    let mut lane = core.take(&about.service, holder).await?;
     name_must_be_free(core, &lane, about).await?;
     let permit = Arc::clone(&core.permits).try_acquire_owned().map_err(|_| {
         WireError::new(ErrorCode::Busy, format!("site {} has as many migrations as it allows", core.config.name))

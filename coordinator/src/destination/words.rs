@@ -22,11 +22,11 @@ use crate::act::{Tells, facts};
 use crate::clock::unix_ms;
 use crate::control::journal_says;
 use crate::core::Core;
-use crate::desk::Lane;
+use crate::desk::{Hold, Lane};
 use crate::failure;
 use crate::journal::{MigrationRow, Role};
 use crate::recovery::attend;
-use crate::settle::{conclude, is_settled, outcome};
+use crate::settle::{Settled, conclude, is_settled, outcome, settle};
 
 /// The source said something that is no offer. `Err` only if the link is of no further use.
 pub(super) async fn told<S: SiteAdapter>(
@@ -76,8 +76,8 @@ async fn take_in<S: SiteAdapter>(
         (false, Some(_)) => return Ok(state(about, journal_says(core, peer, about).await?)),
         (false, None) => return Ok(state(about, of_the_unknown(&desk.standing(), about))),
     }
-    let holder = core.holder(Some(about.migration), "being decided", true);
-    let Ok(mut lane) = desk.take_over(holder, core.config.deadlines.act).await else {
+    let holder = core.holder(Some(about.migration), "being decided", Hold::Brief);
+    let Ok(mut lane) = core.take(&about.service, holder).await else {
         // Somebody works on the service, so it is at home here or somebody else's: the journal has the answer.
         return Ok(state(about, journal_says(core, peer, about).await?));
     };
@@ -118,15 +118,22 @@ async fn take_in<S: SiteAdapter>(
     }
 }
 
-/// Writes the end of a migration behind the answer, which must not wait for it.
+/// What has to follow the answer, which must not wait for it: a decision may be recorded while its deed has still to
+/// be done, and the end of the migration has to be written.
 fn finish<S: SiteAdapter>(core: &Arc<Core<S>>, mut lane: Lane, row: MigrationRow) {
-    if is_settled(&lane.standing()) {
-        let core = Arc::clone(core);
-        core.tasks.clone().spawn(async move {
+    if !is_settled(&lane.standing()) {
+        return;
+    }
+    let core = Arc::clone(core);
+    core.tasks.clone().spawn(async move {
+        let holder = core.holder(Some(row.id), "being decided", Hold::Yielding);
+        let stop = holder.stop.clone();
+        lane.relabel(holder);
+        if settle(&core, &mut lane, &row, None, &stop).await == Settled::Yes {
             let outcome = outcome(&lane.standing());
             conclude(&core, &mut lane, &row, outcome, None, false).await;
-        });
-    }
+        }
+    });
 }
 
 /// Whether the rules are to hear it. They know epochs, but not sites: a word about an epoch that is under way counts

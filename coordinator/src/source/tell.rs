@@ -15,6 +15,7 @@ use ums_transfer::link::Purpose;
 
 use crate::act::facts;
 use crate::core::Core;
+use crate::desk::Hold;
 use crate::failure;
 use crate::journal::MigrationRow;
 use crate::settle::next_pause;
@@ -80,7 +81,7 @@ async fn attempt<S: SiteAdapter>(core: &Core<S>, row: &MigrationRow) -> Result<A
 async fn contradicted<S: SiteAdapter>(core: &Core<S>, row: &MigrationRow, answer: Answer) {
     tracing::error!(migration = %row.id, service = %row.service, %answer,
         "the destination of an aborted migration claims that it was committed");
-    let holder = core.holder(Some(row.id), "being compared with the other site", false);
+    let holder = core.holder(Some(row.id), "being compared with the other site", Hold::Firm);
     let mut lane = core.desks.desk(&row.service).wait(holder).await;
     let seen = core.look(&row.service).await;
     let facts = facts(seen, Some(answer), row.spec.writes_outside());

@@ -28,6 +28,8 @@ pub(crate) struct Need {
 pub(crate) const NFTABLES: Need = Need { tool: "nft", package: "nftables" };
 /// Links, addresses, routes and network namespaces.
 pub(crate) const IPROUTE2: Need = Need { tool: "ip", package: "iproute2" };
+/// Sends packets through a queue in user space: delay and loss on the testbed's links.
+pub(crate) const IPTABLES: Need = Need { tool: "iptables", package: "iptables" };
 /// Makes the CRIU bundle find its own libraries.
 pub(crate) const PATCHELF: Need = Need { tool: "patchelf", package: "patchelf" };
 /// Makes root directories of containers.
