@@ -104,10 +104,10 @@ impl Chronicles {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// The migration of `service` that has not ended.
+    /// The newest migration of `service` that has not ended.
     pub(crate) fn of_service(&self, service: &ServiceName) -> Option<MigrationId> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().find(|chronicle| chronicle.row.service == *service).map(|chronicle| chronicle.row.id)
+        open.values().rev().find(|chronicle| chronicle.row.service == *service).map(|chronicle| chronicle.row.id)
     }
 
     /// Ends a chronicle: the last event, the report in the journal, and whoever follows it is let go.

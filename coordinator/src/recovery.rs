@@ -67,14 +67,13 @@ pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>, row: MigrationRow) {
             return;
         }
         if settle(&core, &mut lane, &row, None, &stop).await == Settled::Yes {
-            finish(&core, &mut lane, &row).await;
-            drop(lane);
+            finish(&core, lane, &row).await;
             tell_abort(&core, row.id).await;
         }
     });
 }
 
-async fn finish<S: SiteAdapter>(core: &Core<S>, lane: &mut Lane, row: &MigrationRow) {
+async fn finish<S: SiteAdapter>(core: &Core<S>, lane: Lane, row: &MigrationRow) {
     let outcome = outcome(&lane.standing());
     conclude(core, lane, row, outcome, None, false).await;
 }
@@ -112,8 +111,7 @@ async fn recover_migration<S: SiteAdapter>(core: &Arc<Core<S>>, desk: &Arc<Desk>
     let mut lane = desk.wait(core.holder(Some(row.id), "recovering", Hold::Brief)).await;
     match advance(core, &mut lane, Some(&row), None).await {
         Ok(()) if is_settled(&lane.standing()) => {
-            finish_recovered(core, &mut lane, &row).await;
-            return;
+            return finish_recovered(core, lane, &row).await;
         }
         Ok(()) => {}
         Err(error) => tracing::warn!(service = %row.service, %error, "a step of the recovery has to be tried again"),
@@ -122,7 +120,7 @@ async fn recover_migration<S: SiteAdapter>(core: &Arc<Core<S>>, desk: &Arc<Desk>
     attend(core, row);
 }
 
-async fn finish_recovered<S: SiteAdapter>(core: &Core<S>, lane: &mut Lane, row: &MigrationRow) {
+async fn finish_recovered<S: SiteAdapter>(core: &Core<S>, lane: Lane, row: &MigrationRow) {
     if let Some(chronicle) = core.chronicles.of(row.id) {
         chronicle.runs_again().await;
     }
@@ -168,8 +166,8 @@ async fn conclude_stale<S: SiteAdapter>(core: &Core<S>, row: MigrationRow) -> Re
         Record::Created | Record::Removed => false,
     });
     let outcome = if done { Outcome::Done } else { Outcome::RolledBack };
-    let mut lane = core.desks.desk(&row.service).wait(core.holder(Some(row.id), "recovering", Hold::Brief)).await;
-    if conclude(core, &mut lane, &row, outcome, None, false).await == Settled::NotYet {
+    let lane = core.desks.desk(&row.service).wait(core.holder(Some(row.id), "recovering", Hold::Brief)).await;
+    if conclude(core, lane, &row, outcome, None, false).await == Settled::NotYet {
         tracing::warn!(error = failure::chain(&JournalError::Closed), "the recovery was interrupted");
     }
     Ok(())

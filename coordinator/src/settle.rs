@@ -246,11 +246,11 @@ async fn close<S: SiteAdapter>(core: &Core<S>, row: &MigrationRow, link: Option<
 }
 
 /// Ends a settled migration: its report, its last event. `cause` is why it failed, if it did and nobody knows better;
-/// `told` says that the other site need not be told. Tried until the journal takes it; `NotYet` only if the daemon
-/// stops first.
+/// `told` says that the other site need not be told. The lane is given back first: who hears that a migration has
+/// ended may begin the next one at once. Tried until the journal takes it; `NotYet` only if the daemon stops first.
 pub(crate) async fn conclude<S: SiteAdapter>(
     core: &Core<S>,
-    lane: &mut Lane,
+    mut lane: Lane,
     row: &MigrationRow,
     outcome: Outcome,
     cause: Option<WireError>,
@@ -268,6 +268,7 @@ pub(crate) async fn conclude<S: SiteAdapter>(
     if matches!(outcome, Outcome::Done | Outcome::RolledBack) {
         lane.raise(None);
     }
+    drop(lane);
     let mut pause = core.config.deadlines.retry_least;
     let keep = core.config.limits.history.get();
     while let Err(error) = core.chronicles.end(&chronicle, &core.journal, outcome, error.clone(), told, keep).await {

@@ -87,7 +87,7 @@ pub(crate) async fn begin<S: SiteAdapter>(core: &Arc<Core<S>>, wish: Wish) -> Re
     let migration = Migration {
         core: Arc::clone(core),
         lane,
-        _permit: permit,
+        permit,
         chronicle,
         preflight,
         stop,
@@ -138,7 +138,7 @@ pub(crate) async fn must_be_home<S: SiteAdapter>(
 struct Migration<S> {
     core: Arc<Core<S>>,
     lane: Lane,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     chronicle: Arc<Chronicle>,
     preflight: Preflight,
     /// The user's wish that it should not go on, or the daemon's end. Honoured before COMMIT.
@@ -200,8 +200,9 @@ impl<S: SiteAdapter> Migration<S> {
             return;
         }
         let outcome = outcome(&self.lane.standing());
-        let settled = conclude(&core, &mut self.lane, &row, outcome, cause, !self.offered).await;
-        drop(self);
+        let Self { lane, offered, permit, .. } = self;
+        drop(permit);
+        let settled = conclude(&core, lane, &row, outcome, cause, !offered).await;
         if settled == Settled::Yes {
             tell_abort(&core, row.id).await;
         }

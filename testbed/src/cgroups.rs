@@ -2,12 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 /// A site of the product keeps its services in a cgroup whose name begins with this.
 const SITE_PREFIX: &str = "ums-";
+
+/// How long a cgroup may stay busy after its last process was killed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the cgroup hierarchies are mounted.
 #[derive(Debug)]
@@ -83,13 +89,24 @@ impl ServiceCgroup {
     /// of processes.
     pub(crate) fn remove(&self) {
         for path in below(&self.path) {
-            let _ = fs::remove_dir(path);
+            remove_directory(&path);
         }
-        for path in self.path.ancestors().take_while(|path| path.starts_with(&self.site)) {
+        let above = self.path.ancestors().skip(1).take_while(|path| path.starts_with(&self.site));
+        for path in above {
             if fs::remove_dir(path).is_err() && path.exists() {
                 return;
             }
         }
+    }
+}
+
+/// Waits a while for the dead: they stay in their cgroup, unlisted, until their memory is freed.
+fn remove_directory(path: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    while fs::remove_dir(path).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy)
+        && Instant::now() < deadline
+    {
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

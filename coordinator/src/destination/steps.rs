@@ -258,22 +258,21 @@ impl<S: SiteAdapter> Arrival<'_, S> {
     }
 
     /// REFUSED or ABORTED, the copy proven gone, the source told why.
-    async fn give_up(mut self, cause: WireError) -> Result<(), WireError> {
+    async fn give_up(self, cause: WireError) -> Result<(), WireError> {
         let core = Arc::clone(&self.core);
         let row = self.chronicle.row();
         tracing::warn!(service = %row.service, migration = %row.id, %cause, "the service cannot be taken in");
         self.chronicle.blame(cause.clone()).await;
-        let Self { link, lane, .. } = &mut self;
-        let undo = settle(&core, lane, &row, None, &core.stopping);
+        let Self { link, mut lane, about, .. } = self;
+        let undo = settle(&core, &mut lane, &row, None, &core.stopping);
         if alive_through(&mut link.frames.writer, undo).await == Settled::NotYet {
             return Ok(());
         }
         conclude(&core, lane, &row, Outcome::RolledBack, Some(cause.clone()), false).await;
-        drop(self.lane);
-        let refused = PeerMessage::Refused { about: self.about, error: cause };
+        let refused = PeerMessage::Refused { about, error: cause };
         let told = async {
-            self.link.frames.send(&refused).await?;
-            self.link.frames.writer.close().await
+            link.frames.send(&refused).await?;
+            link.frames.writer.close().await
         };
         // A source that is gone is told when it asks.
         let _ = tokio::time::timeout(core.config.deadlines.answer, told).await;

@@ -126,12 +126,9 @@ fn finish<S: SiteAdapter>(core: &Arc<Core<S>>, mut lane: Lane, row: MigrationRow
     }
     let core = Arc::clone(core);
     core.tasks.clone().spawn(async move {
-        let holder = core.holder(Some(row.id), "being decided", Hold::Yielding);
-        let stop = holder.stop.clone();
-        lane.relabel(holder);
-        if settle(&core, &mut lane, &row, None, &stop).await == Settled::Yes {
+        if settle(&core, &mut lane, &row, None, &core.stopping).await == Settled::Yes {
             let outcome = outcome(&lane.standing());
-            conclude(&core, &mut lane, &row, outcome, None, false).await;
+            conclude(&core, lane, &row, outcome, None, false).await;
         }
     });
 }

@@ -122,7 +122,13 @@ impl Embedded {
             tokio::time::sleep(POLL).await;
         }
         cgroup.kill_all_async(KEEPER_DEADLINE).await.map_err(|error| chained(ErrorCode::Internal, &error))?;
-        cgroup.remove().map_err(|error| chained(ErrorCode::Internal, &error))?;
+        // A dead process stays in its cgroup, unlisted, until its memory is freed.
+        let mut removed = cgroup.remove();
+        while removed.is_err() && started.elapsed() < KEEPER_DEADLINE {
+            tokio::time::sleep(POLL).await;
+            removed = cgroup.remove();
+        }
+        removed.map_err(|error| chained(ErrorCode::Internal, &error))?;
         // The site's own cgroup goes with its last service; while there are others this fails, as it should.
         let directories = match &cgroup {
             Cgroup::V1 { freezer, others } => others.iter().chain([freezer]).collect::<Vec<_>>(),
