@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub(crate) struct Chronicle {
     /// The row's, or a newer one: a destination that has seen a newer epoch makes the migration begin again.
     epoch: AtomicU64,
     here: SiteName,
+    /// Whether somebody is writing its end.
+    ending: AtomicBool,
     begun: Instant,
     /// What had passed before `begun`, if the daemon was restarted.
     before: Duration,
@@ -72,6 +74,7 @@ impl Chronicles {
             epoch: AtomicU64::new(row.epoch.0),
             row,
             here,
+            ending: AtomicBool::new(false),
             begun: Instant::now(),
             before,
             last: watch::Sender::new(0),
@@ -96,7 +99,8 @@ impl Chronicles {
         let before = Duration::from_millis(unix_ms().saturating_sub(row.started_unix_ms));
         let story = tokio::sync::Mutex::new(story);
         let (epoch, last) = (AtomicU64::new(row.epoch.0), watch::Sender::new(last));
-        Ok(self.insert(Chronicle { row, epoch, here, begun: Instant::now(), before, last, story }))
+        let (ending, begun) = (AtomicBool::new(false), Instant::now());
+        Ok(self.insert(Chronicle { row, epoch, here, ending, begun, before, last, story }))
     }
 
     /// The chronicle of a migration that has not ended.
@@ -127,6 +131,8 @@ impl Chronicles {
         chronicle.tell(journal, EventKind::Ended { outcome, report: Box::new(report.clone()) }).await;
         journal.end(id, report.clone(), told, keep).await?;
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        // For those who wait for the end itself and not for what is told.
+        chronicle.last.send_modify(|_| ());
         Ok(report)
     }
 
@@ -152,6 +158,11 @@ impl Chronicle {
     /// It begins again with a newer epoch.
     pub(crate) fn renew(&self, epoch: Epoch) {
         self.epoch.store(epoch.0, Ordering::SeqCst);
+    }
+
+    /// Whether the caller is the first who wants to end it, and therefore the one who does.
+    pub(crate) fn claim_end(&self) -> bool {
+        !self.ending.swap(true, Ordering::SeqCst)
     }
 
     /// The number of the last event that was kept, now and whenever it changes.

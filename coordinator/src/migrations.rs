@@ -102,8 +102,7 @@ async fn wait_for_end<S: SiteAdapter>(core: &Core<S>, id: MigrationId) -> Result
         while let Some(chronicle) = core.chronicles.of(id) {
             let mut follow = chronicle.follow();
             drop(chronicle);
-            // Whatever is told next, or the end of all telling.
-            if follow.changed().await.is_err() {
+            if core.chronicles.of(id).is_some() && follow.changed().await.is_err() {
                 tokio::task::yield_now().await;
             }
         }

@@ -65,8 +65,8 @@ impl Preflight {
         let mut error = WireError::from(first.clone());
         if !others.is_empty() {
             error.message = format!("{}; and {} more", error.message, others.len());
-            error.hint = format!("{}; see all of it: ums plan {service} --to {to}", error.hint);
         }
+        error.hint = format!("{}; see all of it: ums plan {service} --to {to}", error.hint);
         error.message = format!("cannot migrate {service} to {to}: {}", error.message);
         Some(error)
     }

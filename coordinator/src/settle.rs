@@ -256,7 +256,9 @@ pub(crate) async fn conclude<S: SiteAdapter>(
     cause: Option<WireError>,
     told: bool,
 ) -> Settled {
-    let Some(chronicle) = core.chronicles.of(row.id) else { return Settled::Yes };
+    let Some(chronicle) = core.chronicles.of(row.id).filter(|chronicle| chronicle.claim_end()) else {
+        return Settled::Yes;
+    };
     if row.role == Role::Destination {
         core.promises.release(&row.service);
     }

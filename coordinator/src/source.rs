@@ -158,7 +158,9 @@ impl<S: SiteAdapter> Migration<S> {
         self.chronicle.predicted(self.preflight.plan.predicted).await;
         let cause = match self.attempt().await {
             Ok(()) => None,
-            Err(cause) => {
+            Err(mut cause) => {
+                let row = self.chronicle.row();
+                cause.message = format!("cannot migrate {} to {}: {}", row.service, row.peer_name, cause.message);
                 tracing::warn!(migration = %self.chronicle.row().id, %cause, "the migration fails, the service stays here");
                 self.chronicle.note(&journal, format!("rolling back: {}", cause.message)).await;
                 self.hang_up().await;
@@ -201,6 +203,7 @@ impl<S: SiteAdapter> Migration<S> {
         }
         let outcome = outcome(&self.lane.standing());
         let Self { lane, offered, permit, .. } = self;
+        // The next migration need not wait until the other site has heard of the end of this one.
         drop(permit);
         let settled = conclude(&core, lane, &row, outcome, cause, !offered).await;
         if settled == Settled::Yes {

@@ -7,6 +7,8 @@ mod proxy;
 
 mod crashes;
 mod moves;
+mod refusals;
 mod trouble;
+mod users;
 
 pub(crate) use fake::Fake;

@@ -61,15 +61,14 @@ impl Nest {
 
     async fn try_arm(&self, epoch: Epoch, requirements: &RestoreRequirements) -> Result<Armed, WireError> {
         let failed = |error: &dyn std::error::Error| failure(ErrorCode::RestoreFailed, error);
-        drop(self.armed.lock().await.take());
+        self.disarm().await;
         // Before a socket can exist, and long before it could answer a packet.
         fence::close().await.map_err(|error| failed(&error))?;
         self.runc.delete().await.map_err(|error| failed(&error))?;
         self.prepare_container()?;
         let memory = new_images().map_err(|error| failed(&error))?;
         // runc maps the dump's stdio pipes to its own stdio by these names, and reads them when it starts.
-        let pipes: Vec<String> =
-            requirements.stdio_pipes.iter().map(|name| name.clone().unwrap_or_default()).collect();
+        let pipes = pipe_names(requirements)?;
         write_descriptors(&images_dir(), &pipes).map_err(|error| failed(&error))?;
         let program = std::env::current_exe().map_err(|error| failed(&error))?;
         make_path(&proxy_path(), &program).map_err(|error| failed(&error))?;
@@ -79,13 +78,29 @@ impl Nest {
         let mut runc = self.runc.restore(&environment).map_err(|error| failed(&error))?;
         // Where runc fails the proxy never comes, and only runc's own words explain it.
         let proxy = tokio::select! {
-            armed = listener.armed(ARM_DEADLINE) => armed.map_err(|error| failed(&error))?,
-            ended = runc.ended() => {
-                ended.map_err(|error| failed(&error))?;
-                return Err(WireError::new(ErrorCode::RestoreFailed, "runc restore ended before there was anything to restore"));
-            }
+            armed = listener.armed(ARM_DEADLINE) => armed.map_err(|error| failed(&error)),
+            ended = runc.ended() => Err(ended.err().map_or_else(
+                || WireError::new(ErrorCode::RestoreFailed, "runc restore ended before there was anything to restore"),
+                |error| failed(&error),
+            )),
         };
-        Ok(Armed { epoch, tasks: requirements.tasks, proxy, runc, memory })
+        match proxy {
+            Ok(proxy) => Ok(Armed { epoch, tasks: requirements.tasks, proxy, runc, memory }),
+            Err(error) => {
+                runc.end().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Calls an armed restore off, if there is one. Afterwards its runc is gone.
+    pub(crate) async fn disarm(&self) {
+        if let Some(Armed { proxy, mut runc, memory, .. }) = self.armed.lock().await.take() {
+            // First: a proxy that loses its nest before the word to go refuses, and CRIU restores nothing.
+            drop(proxy);
+            runc.end().await;
+            drop(memory);
+        }
     }
 
     /// Restores from an archive. Ok = HELD: CRIU has ended well, every task of the manifest sits in a cgroup that
@@ -102,12 +117,35 @@ impl Nest {
         let armed = self.armed.lock().await.take().filter(|armed| armed.epoch == epoch).ok_or_else(|| {
             WireError::new(ErrorCode::RestoreFailed, format!("nothing is prepared for epoch {epoch}"))
         })?;
-        self.record_right(epoch, Right::Restoring, armed.tasks)?;
-        match self.try_restore(epoch, armed, frames).await {
+        let Armed { tasks, proxy, mut runc, memory, .. } = armed;
+        let restored = async {
+            self.record_right(epoch, Right::Restoring, tasks)?;
+            self.try_restore(epoch, proxy, &mut runc, frames).await
+        };
+        match restored.await {
             Ok(restored) => Ok(restored),
             Err(error) => {
+                // What is still to be restored dies with the rest; runc ends when its CRIU has.
                 self.discard(epoch).await?;
+                runc.end().await;
+                drop(memory);
                 Err(error)
+            }
+        }
+    }
+
+    /// How the restore of `epoch` ended. A nest that was started after it knows the record, but not its numbers.
+    pub(crate) async fn restore_result(&self, epoch: Epoch) -> Result<RestoredCopy, WireError> {
+        if let Some(result) = self.restored.wait(epoch).await {
+            return result;
+        }
+        match self.record() {
+            Record { epoch: of, right: Right::Held, tasks, .. } if of == epoch => {
+                Ok(RestoredCopy { tasks, restore_ms: 0.0 })
+            }
+            Record { right, .. } => {
+                let message = format!("no restore in epoch {epoch} is under way; the copy is {right:?}");
+                Err(WireError::new(ErrorCode::RestoreFailed, message.to_lowercase()))
             }
         }
     }
@@ -137,11 +175,15 @@ impl Nest {
         let complete = Instant::now();
         // Acknowledged writes must survive a crash of this host from the moment at which the source may forget them.
         tokio::task::block_in_place(|| unpack.finish())?;
+        let synced = complete.elapsed();
         let deadlines = RestoreDeadlines::default();
         let restoring = armed.proxy.go(deadlines).await.map_err(|error| restore_failed(&error))?;
         let held = restoring.held().await.map_err(|error| restore_failed(&error))?;
+        let held_after = complete.elapsed();
         armed.runc.ended().await.map_err(|error| failed(&error))?;
-        drop(armed.memory);
+        tracing::info!(?synced, ?held_after, runc_ended = ?complete.elapsed(), "restored");
+        // Giving a gigabyte back takes longer than everything that is still to do here.
+        tokio::task::spawn_blocking(move || drop(armed.memory));
         let tasks =
             u32::try_from(self.cgroup.procs().map_err(|error| failed(&error))?.len()).unwrap_or(u32::MAX);
         let restored = held.tasks.processes;
@@ -205,7 +247,7 @@ const SERVICE_FILES: WritePolicy = WritePolicy {
 fn restore_failed(error: &RestoreError) -> WireError {
     let wire = failure(ErrorCode::RestoreFailed, error);
     match error {
-        RestoreError::Failed(failure) => wire.with_hint(failure.remedy.clone()),
+        RestoreError::Failed(failure) => wire.with_hint(format!("{}; then check this host: ums doctor", failure.remedy)),
         _ => wire,
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn observe(nest: &Nest) -> Result<ServiceFacts, WireError> {
         files: Bytes(files),
         tasks: processes.tasks,
         threads: processes.threads,
-        image_at_source: true,
+        image_at_source: false,
         image_at_destination: false,
         image_bytes: Bytes(0),
         blockers: processes.blockers,

@@ -25,6 +25,10 @@ use crate::state::{FileError, write_json};
 /// Pause before a nest that died is started again, so that one that cannot start does not eat a core.
 const NEST_PAUSE: Duration = Duration::from_millis(200);
 
+/// Size in bytes at which [`NestDir::diagnosis`] is begun anew when a nest starts; a nest that cannot start would fill
+/// the disk otherwise.
+const MAX_DIAGNOSIS: u64 = 4 * 1024 * 1024;
+
 /// How a service ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
@@ -53,12 +57,21 @@ impl KeeperId {
         Some(Self { pid, start })
     }
 
-    /// Whether this very process still exists and is no zombie.
+    /// Whether this very process still exists, is no zombie and is not on its way to become one: a keeper that was
+    /// killed waits in the kernel until everything below it has ended, which a frozen copy does not before its thaw.
     pub fn is_alive(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        let dead = stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
-        !dead && Self::of(&self.pid.to_string()) == Some(*self)
+        lives(&stat) && Self::of(&self.pid.to_string()) == Some(*self)
     }
+}
+
+/// Whether a line of `/proc/PID/stat` is that of a process that neither has ended nor is ending.
+fn lives(stat: &str) -> bool {
+    /// The kernel's flag for a task that has begun to exit.
+    const EXITING: u64 = 0x4;
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
+    let flags = rest.split(' ').nth(6).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
+    !rest.starts_with(['Z', 'X']) && flags & EXITING == 0
 }
 
 /// A keeper that could not start; nothing of the service exists then.
@@ -128,12 +141,16 @@ impl Stdio {
 fn supervise(dir: &NestDir, program: &Path, stdio: &[OwnedFd; 3]) {
     let mut nest = start_nest(dir, program, stdio);
     loop {
-        let (pid, status) = match rustix::process::wait(WaitOptions::empty()) {
+        // Without a nest (its program cannot be executed just now) nobody may be waited for without end.
+        let options = if nest.is_some() { WaitOptions::empty() } else { WaitOptions::NOHANG };
+        let (pid, status) = match rustix::process::wait(options) {
             Ok(Some(ended)) => ended,
-            // No child at all: the nest could not be started. Everything else (EINTR) is tried again too.
+            // Nobody ended, there is no child at all, or a signal came.
             Ok(None) | Err(_) => {
-                std::thread::sleep(NEST_PAUSE);
-                nest = nest.or_else(|| start_nest(dir, program, stdio));
+                if nest.is_none() {
+                    std::thread::sleep(NEST_PAUSE);
+                    nest = start_nest(dir, program, stdio);
+                }
                 continue;
             }
         };
@@ -144,12 +161,20 @@ fn supervise(dir: &NestDir, program: &Path, stdio: &[OwnedFd; 3]) {
             std::thread::sleep(NEST_PAUSE);
             nest = start_nest(dir, program, stdio);
         } else if Some(pid) == recorded_service() {
-            let exit = Exit { code: code(status), at_unix_ms: unix_ms() };
-            if let Err(error) = write_json(&dir.exit(), &exit) {
-                eprintln!("keeper: cannot record that the service ended with {}: {error}", exit.code);
-            }
+            record_exit(dir, Exit { code: code(status), at_unix_ms: unix_ms() });
         }
     }
+}
+
+/// The pid file goes last: as long as it is there, the exit is still to be written; afterwards its number is free for
+/// others.
+fn record_exit(dir: &NestDir, exit: Exit) {
+    for path in [crate::layout::exit(), dir.exit()] {
+        if let Err(error) = write_json(&path, &exit) {
+            eprintln!("keeper: cannot record that the service ended with {}: {error}", exit.code);
+        }
+    }
+    let _ = std::fs::remove_file(service_pid());
 }
 
 fn start_nest(dir: &NestDir, program: &Path, stdio: &[OwnedFd; 3]) -> Option<Pid> {
@@ -168,8 +193,13 @@ fn start_nest(dir: &NestDir, program: &Path, stdio: &[OwnedFd; 3]) -> Option<Pid
     }
 }
 
+/// What nests say is kept until it is too much, and then begun anew.
 fn diagnosis(path: &PathBuf) -> io::Result<File> {
-    File::options().create(true).append(true).open(path)
+    let file = File::options().create(true).append(true).open(path)?;
+    if file.metadata()?.len() > MAX_DIAGNOSIS {
+        file.set_len(0)?;
+    }
+    Ok(file)
 }
 
 /// The first process of the service, as runc wrote it down.
@@ -186,4 +216,22 @@ fn code(status: WaitStatus) -> i32 {
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ends_is_not_alive() {
+        let line = |state: char, flags: u64| format!("7 (a ) b) {state} 1 7 7 0 -1 {flags} 0 0");
+        assert!(lives(&line('S', 0x0040_0140)));
+        assert!(!lives(&line('Z', 0x0040_0140)));
+        // Killed, and waiting in the kernel for what is below it.
+        assert!(!lives(&line('S', 0x0040_0144)));
+        assert!(!lives(""));
+        let own = KeeperId::of("self").unwrap();
+        assert!(own.is_alive());
+        assert!(!KeeperId { start: own.start + 1, ..own }.is_alive());
+    }
 }

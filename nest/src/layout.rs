@@ -117,7 +117,18 @@ pub fn proxy_socket() -> PathBuf {
     Path::new(RUN).join("proxy.sock")
 }
 
-/// Pid of the service's first process, in the keeper's pid namespace, written by runc.
+/// How the service ended, for the nest: written before [`NestDir::exit`], and also when the disk is full.
+pub fn exit() -> PathBuf {
+    Path::new(RUN).join("exit.json")
+}
+
+/// When the service was started or resumed, for a nest that starts later.
+pub fn since() -> PathBuf {
+    Path::new(RUN).join("since.json")
+}
+
+/// Pid of the service's first process, in the keeper's pid namespace, written by runc; taken away by the keeper once
+/// it was reaped and its exit written down.
 pub fn service_pid() -> PathBuf {
     Path::new(RUN).join("service.pid")
 }

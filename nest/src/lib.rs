@@ -32,6 +32,7 @@ pub mod exec;
 mod facts;
 mod lifecycle;
 mod mounts;
+mod outcome;
 mod parcel;
 mod quiesce;
 mod restart;

@@ -3,22 +3,29 @@
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use ums_engine::cgroup::CgroupError;
 use ums_engine::criu::restore::unmount_below;
+use ums_engine::images;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
 
 use crate::bundle::{self, User};
-use crate::keeper::{recorded_service, unix_ms};
-use crate::layout::{merged, runc_root};
+use crate::keeper::{Exit, recorded_service, unix_ms};
+use crate::layout::{exit as exit_path, merged, runc_root, shm};
 use crate::mounts::mount_all;
 use crate::protocol::NestStatus;
 use crate::right::{Record, Right};
 use crate::server::{Nest, failure};
+use crate::state::{read_json, write_json};
 
 /// Pause between looks at a service that is to end.
 const POLL: Duration = Duration::from_millis(5);
 /// How long SIGKILL may take; only a task stuck in the kernel needs longer.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the keeper may take to reap the service and write down its exit.
+const REAP_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest time that a service gets to end by itself, whatever was asked for.
+const MAX_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 impl Nest {
     /// Makes mounts and bundle. Safe to repeat.
@@ -37,34 +44,51 @@ impl Nest {
         if self.is_alive() {
             return Ok(());
         }
-        self.require("start", &[Right::Run])?;
-        let _ = std::fs::remove_file(self.dir.exit());
-        let _ = std::fs::remove_file(self.dir.stopped());
-        self.prepare_container()?;
-        self.runc.delete().await.map_err(|error| failure(ErrorCode::Internal, &error))?;
-        ums_frontman::fence::open().await.map_err(|error| failure(ErrorCode::Internal, &error))?;
-        let started = async {
-            self.runc.create().await?;
-            self.runc.start().await
-        };
-        if let Err(error) = started.await {
-            let _ = self.runc.delete().await;
-            let hint = "look at the command and the image: `ums exec` needs a running service, `ums logs` shows output";
-            return Err(failure(ErrorCode::BadRequest, &error).with_hint(hint));
+        let record = self.require("start", &[Right::Run])?;
+        self.reaped().await;
+        let before = self.exit();
+        for path in [exit_path(), self.dir.exit()] {
+            let _ = std::fs::remove_file(path);
         }
+        if let Err(error) = self.create_and_start(record).await {
+            let _ = self.runc.delete().await;
+            // It is still the service that ended before: its restart policy looks at how.
+            if let Some(exit) = before {
+                let _ = write_json(&exit_path(), &exit).and_then(|()| write_json(&self.dir.exit(), &exit));
+            }
+            return Err(error);
+        }
+        let _ = std::fs::remove_file(self.dir.stopped());
+        self.set_stopped(false);
         self.set_since(unix_ms());
         Ok(())
     }
 
-    /// Sends a signal to the service's first process.
+    async fn create_and_start(&self, record: Record) -> Result<(), WireError> {
+        let internal = |error: &dyn std::error::Error| failure(ErrorCode::Internal, error);
+        self.runc.delete().await.map_err(|error| internal(&error))?;
+        // Shared memory belongs to a run, not to the files of a service.
+        images::unmount(&shm()).map_err(|error| internal(&error))?;
+        self.prepare_container()?;
+        if !record.fenced {
+            ums_frontman::fence::open().await.map_err(|error| internal(&error))?;
+        }
+        let hint = "look at the command and the image: `ums exec` needs a running service, `ums logs` shows output";
+        let refused = |error| failure(ErrorCode::BadRequest, &error).with_hint(hint);
+        self.runc.create().await.map_err(refused)?;
+        self.runc.start().await.map_err(refused)
+    }
+
+    /// Sends a signal to the service's first process. Not to a copy that is frozen: it would hear it much later,
+    /// somewhere else, or never.
     pub(crate) fn signal(&self, signal: i32) -> Result<(), WireError> {
+        self.require("signal", &[Right::Run])?;
         let pid = self.service_pid().ok_or_else(|| {
             WireError::new(
                 ErrorCode::ServiceNotFound,
                 format!("service {} does not run", self.recipe.spec.name),
             )
         })?;
-        // Every number of the kernel's range is meaningful to the service, real-time signals included.
         let number = Signal::from_named_raw(signal)
             .ok_or_else(|| WireError::new(ErrorCode::BadRequest, format!("{signal} is no signal")))?;
         kill_process(pid, number).map_err(|errno| failure(ErrorCode::Internal, &std::io::Error::from(errno)))
@@ -72,11 +96,14 @@ impl Nest {
 
     /// SIGTERM, after `grace` SIGKILL to all. Ok = nothing of it runs any more.
     pub(crate) async fn stop(&self, grace: Duration) -> Result<(), WireError> {
-        // First, so that nobody restarts what is being stopped.
-        std::fs::write(self.dir.stopped(), b"").map_err(|error| failure(ErrorCode::Internal, &error))?;
+        // First, so that nobody restarts what is being stopped. On a full disk only this nest knows.
+        self.set_stopped(true);
+        if let Err(error) = std::fs::write(self.dir.stopped(), b"") {
+            tracing::warn!(%error, "cannot note that the service was stopped by its owner");
+        }
         if let Some(pid) = self.service_pid() {
             let _ = kill_process(pid, Signal::TERM);
-            let deadline = tokio::time::Instant::now() + grace;
+            let deadline = tokio::time::Instant::now() + grace.min(MAX_GRACE);
             while self.is_alive() && tokio::time::Instant::now() < deadline {
                 tokio::time::sleep(POLL).await;
             }
@@ -90,6 +117,7 @@ impl Nest {
             .kill_all_async(KILL_DEADLINE)
             .await
             .map_err(|error| failure(ErrorCode::Internal, &error))?;
+        self.reaped().await;
         // A restore that was broken off leaves the service's root mounted inside what runc is about to delete.
         let root = runc_root();
         if root.exists() {
@@ -101,6 +129,28 @@ impl Nest {
         self.runc.delete().await.map_err(|error| failure(ErrorCode::Internal, &error))
     }
 
+    /// Lets the copy run as far as the freezer goes. Ok also if there is nothing that could run.
+    pub(crate) fn let_run(&self) -> Result<(), CgroupError> {
+        match self.cgroup.thaw() {
+            // runc removes the cgroup of a service that has ended.
+            Err(_) if self.cgroup.procs().is_ok_and(|procs| procs.is_empty()) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Gives the keeper the time to write down how a service ended that has: its pid file goes last.
+    async fn reaped(&self) {
+        let deadline = tokio::time::Instant::now() + REAP_DEADLINE;
+        while recorded_service().is_some() && !self.is_alive() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        read_json(&exit_path()).or_else(|_| read_json(&self.dir.exit())).ok()
+    }
+
     /// What is observed now.
     pub(crate) fn status(&self) -> NestStatus {
         let tasks = self.cgroup.procs().map_or(0, |procs| procs.len());
@@ -109,7 +159,7 @@ impl Nest {
             tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
             frozen: self.cgroup.is_frozen().unwrap_or(false),
             pid: self.service_pid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()),
-            exit: crate::state::read_json(&self.dir.exit()).ok(),
+            exit: self.exit(),
             since_unix_ms: self.since(),
         }
     }
@@ -152,9 +202,25 @@ impl Nest {
         Err(WireError::new(ErrorCode::Refused, message))
     }
 
+    /// Err unless `epoch` is the one of the record.
+    pub(crate) fn require_same_epoch(&self, action: &str, epoch: Epoch) -> Result<(), WireError> {
+        let record = self.record();
+        if record.epoch == epoch {
+            return Ok(());
+        }
+        let message = format!(
+            "cannot {action} service {} in epoch {epoch}: its copy here is of epoch {}",
+            self.recipe.spec.name, record.epoch
+        );
+        Err(WireError::new(ErrorCode::Refused, message))
+    }
+
     /// Records durably what may be done from now on.
     pub(crate) fn record_right(&self, epoch: Epoch, right: Right, tasks: u32) -> Result<(), WireError> {
-        let record = Record { epoch, right, tasks };
+        self.record_all(Record::new(epoch, right, tasks))
+    }
+
+    pub(crate) fn record_all(&self, record: Record) -> Result<(), WireError> {
         record.write(&self.dir.right()).map_err(|error| failure(ErrorCode::Internal, &error))?;
         self.set_record(record);
         Ok(())

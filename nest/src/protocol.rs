@@ -34,6 +34,8 @@ pub enum Request {
     Stop { grace_ms: u64 },
     /// Ends the service at once, the nest and the keeper. Ok = the service has ended; the keeper ends right after.
     Quit,
+    /// Builds the place on the network again, after the site has plugged the uplink in anew.
+    Wire,
     /// What `plan` needs to know of the running service. Answers [`Reply::Facts`].
     Facts,
     /// Answers [`Reply::Requirements`].

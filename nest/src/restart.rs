@@ -47,8 +47,8 @@ pub(crate) async fn watch(nest: Arc<Nest>) {
 
 /// The exit code of a service that ended by itself and has the right to run; `None` otherwise.
 fn ended(nest: &Nest) -> Option<i32> {
-    if nest.record().right != Right::Run || nest.dir.stopped().exists() || nest.is_alive() {
+    if nest.record().right != Right::Run || nest.is_stopped() || nest.is_alive() {
         return None;
     }
-    crate::state::read_json::<crate::keeper::Exit>(&nest.dir.exit()).ok().map(|exit| exit.code)
+    nest.exit().map(|exit| exit.code)
 }

@@ -43,19 +43,57 @@ pub struct Record {
     pub epoch: Epoch,
     /// What may be done.
     pub right: Right,
-    /// Tasks of the copy when it was dumped or held.
+    /// Tasks of the copy when it was dumped or held, zombies not counted.
     #[serde(default)]
     pub tasks: u32,
+    /// Whether the copy may run but nothing may leave it yet: between resume and open at a destination.
+    #[serde(default)]
+    pub fenced: bool,
 }
 
 impl Record {
-    /// Reads the record; `None` if the nest never wrote one.
+    /// A record with the fence as the right asks for it: open for a copy that runs, else closed.
+    pub const fn new(epoch: Epoch, right: Right, tasks: u32) -> Self {
+        Self { epoch, right, tasks, fenced: !matches!(right, Right::Run) }
+    }
+
+    /// Reads the record; `None` only if there is certainly none. One that cannot be read is an error and never taken
+    /// for a missing one.
     pub fn read(path: &Path) -> Result<Option<Self>, FileError> {
-        if path.exists() { read_json(path).map(Some) } else { Ok(None) }
+        match read_json(path) {
+            Ok(record) => Ok(Some(record)),
+            Err(FileError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes it durably. Ok = it survives a crash of the host.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
         write_json(path, self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_a_nest_that_never_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("right.json");
+        assert_eq!(Record::read(&path).unwrap(), None);
+        let record = Record::new(Epoch(7), Right::Held, 3);
+        record.write(&path).unwrap();
+        assert_eq!(Record::read(&path).unwrap(), Some(record));
+        std::fs::write(&path, b"").unwrap();
+        assert!(Record::read(&path).is_err());
+        // A path through something that is no directory says nothing about the record.
+        assert!(Record::read(&path.join("right.json")).is_err());
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_not_fenced() {
+        let record: Record = serde_json::from_str(r#"{"epoch":1,"right":"run"}"#).unwrap();
+        assert!(!record.fenced);
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ums_engine::cgroup::Cgroup;
 use ums_engine::criu::version::warm_up;
+use ums_engine::images;
 use ums_engine::tools::{Tool, locate};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
@@ -21,12 +22,15 @@ use ums_transfer::frame::{Conversation, FrameError};
 use crate::client::local_deadlines;
 use crate::destination::Armed;
 use crate::exec;
-use crate::layout::NestDir;
+use crate::layout::{NestDir, images as images_dir};
+use crate::outcome::Outcome;
 use crate::protocol::{DumpedCopy, Reply, Request, RestoredCopy};
 use crate::recipe::Recipe;
 use crate::right::{Record, Right};
 use crate::runc::Runc;
 
+/// How long a result may be asked for before its operation has begun: two connections are served in any order.
+const BEGIN_DEADLINE: Duration = Duration::from_secs(2);
 /// Longest time for CRIU to look at the kernel.
 const WARM_UP: Duration = Duration::from_secs(30);
 /// How long exec sessions may take to end after their commands were killed.
@@ -63,43 +67,9 @@ pub(crate) struct Nest {
 struct Memory {
     record: Record,
     since: u64,
+    stopped: bool,
     /// Cancelled when running exec sessions must end.
     sessions: CancellationToken,
-}
-
-/// Result of a streamed operation, which its result request waits for.
-pub(crate) struct Outcome<T> {
-    ended: Mutex<Option<(Epoch, Result<T, WireError>)>>,
-    changed: Notify,
-}
-
-impl<T: Clone> Outcome<T> {
-    fn new() -> Self {
-        Self { ended: Mutex::new(None), changed: Notify::new() }
-    }
-
-    /// Tells whoever waits for this epoch.
-    pub(crate) fn set(&self, epoch: Epoch, result: Result<T, WireError>) {
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some((epoch, result));
-        self.changed.notify_waiters();
-    }
-
-    /// Forgets an earlier result before the operation starts (again).
-    pub(crate) fn clear(&self) {
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    async fn wait(&self, epoch: Epoch) -> Result<T, WireError> {
-        loop {
-            let changed = self.changed.notified();
-            if let Some((of, result)) = &*self.ended.lock().unwrap_or_else(PoisonError::into_inner)
-                && *of == epoch
-            {
-                return result.clone();
-            }
-            changed.await;
-        }
-    }
 }
 
 /// An error and its causes in the form that crosses the wire.
@@ -125,11 +95,20 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     let internal = |error: &dyn Error| failure(ErrorCode::Internal, error);
     let dir = NestDir::new(dir);
     let recipe = Recipe::read(&dir.recipe()).map_err(|error| internal(&error))?;
-    let first = Record { epoch: Epoch::default(), right: Right::Run, tasks: 0 };
-    let record = Record::read(&dir.right()).map_err(|error| internal(&error))?.unwrap_or(first);
+    // Without a record there is no right: the site writes one before it starts a keeper.
+    let record = Record::read(&dir.right()).map_err(|error| internal(&error))?.ok_or_else(|| {
+        let message = format!("there is no record of what the copy in {} may do", dir.path().display());
+        WireError::new(ErrorCode::Internal, message)
+    })?;
     let find = |tool| locate(tool).map_err(|error| failure(ErrorCode::CriuMissing, &error));
     let tools = Tools { criu: find(Tool::Criu)?, runc: find(Tool::Runc)? };
-    ums_frontman::place::build(&recipe.place).await.map_err(|error| internal(&error))?;
+    if let Err(error) = ums_frontman::place::build(&recipe.place).await {
+        // A service that runs goes on without its uplink until the site plugs it in again.
+        if crate::keeper::recorded_service().is_none() {
+            return Err(internal(&error));
+        }
+        tracing::warn!(error = %chain(&error), "the place on the network is incomplete");
+    }
     let cgroup =
         Cgroup::of_container(&Path::new("/").join(&recipe.cgroup)).map_err(|error| internal(&error))?;
     // CRIU keeps what it finds out about the kernel in the keeper's own /run. Only a dump would be slower without.
@@ -152,7 +131,8 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
         restored: Outcome::new(),
         memory: Mutex::new(Memory {
             record,
-            since: crate::keeper::unix_ms(),
+            since: crate::state::read_json(&crate::layout::since()).unwrap_or_else(|_| crate::keeper::unix_ms()),
+            stopped: false,
             sessions: CancellationToken::new(),
         }),
         gate: tokio::sync::RwLock::new(()),
@@ -164,6 +144,9 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     let socket = nest.dir.socket();
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(|error| internal(&error))?;
+    // Who may speak to it may do everything with the service.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&socket, mode).map_err(|error| internal(&error))?;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -181,15 +164,21 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
 impl Nest {
     /// After a predecessor died: brings the copy into the state that its record grants.
     async fn settle(&self) -> Result<(), WireError> {
+        exec::end_leftovers();
         let record = self.record();
         match record.right {
             // Nobody can have committed to a dump that was not complete.
             Right::Dumping => self.undo_dump(record.epoch).await,
             // A fresh nest has nothing to end; after a predecessor its runc and proxy may still be there.
-            Right::Prepared => self.kill_all().await,
+            Right::Prepared => {
+                self.kill_all().await?;
+                images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Internal, &error))
+            }
             // The restore's proxy saw the predecessor die and may have gone on to frozen; it was never HELD.
             Right::Restoring | Right::Discarded => self.discard(record.epoch).await,
-            Right::Run | Right::Dumped | Right::Held => Ok(()),
+            // The record comes before the deed, so the deed may be missing.
+            Right::Run => self.run_as_recorded(record).await,
+            Right::Dumped | Right::Held => Ok(()),
         }
     }
 
@@ -226,13 +215,13 @@ impl Nest {
                 return exec::run(&self.runc, &request, conversation, &end).await;
             }
             Request::Dump { epoch } => {
-                self.dumped.clear();
+                self.dumped.begin();
                 let result = self.dump(epoch, &mut conversation.writer).await;
                 self.dumped.set(epoch, result);
                 return Ok(());
             }
             Request::Restore { epoch } => {
-                self.restored.clear();
+                self.restored.begin();
                 let result = self.restore(epoch, &mut conversation.reader).await;
                 self.restored.set(epoch, result);
                 return Ok(());
@@ -260,12 +249,16 @@ impl Nest {
             }
             Request::Requirements => return self.requirements().map_or_else(failed, Reply::Requirements),
             Request::DumpResult { epoch } => {
-                return self.dumped.wait(epoch).await.map_or_else(failed, Reply::Dumped);
+                return self.dumped.wait(epoch, "dump").await.map_or_else(failed, Reply::Dumped);
             }
             Request::RestoreResult { epoch } => {
-                return self.restored.wait(epoch).await.map_or_else(failed, Reply::Restored);
+                return self.restored.wait(epoch, "restore").await.map_or_else(failed, Reply::Restored);
             }
             Request::Signal { signal } => return done(self.signal(signal)),
+            Request::Wire => {
+                let built = ums_frontman::place::build(&self.recipe.place).await;
+                return done(built.map_err(|error| failure(ErrorCode::Internal, &error)));
+            }
             _ => {}
         }
         let _life = self.life.lock().await;
@@ -293,16 +286,14 @@ impl Nest {
 
     /// Names of the stdio pipes, as CRIU will know them, and the number of tasks.
     fn requirements(&self) -> Result<RestoreRequirements, WireError> {
-        let pid = self.service_pid().ok_or_else(|| {
+        if !self.is_alive() {
             let message = format!("service {} does not run", self.recipe.spec.name);
-            WireError::new(ErrorCode::ServiceNotFound, message)
-        })?;
-        let name = |fd: usize| {
-            let link = std::fs::read_link(format!("/proc/{}/fd/{fd}", pid.as_raw_nonzero())).ok()?;
-            link.to_str().filter(|name| name.starts_with("pipe:[")).map(str::to_owned)
-        };
+            return Err(WireError::new(ErrorCode::ServiceNotFound, message));
+        }
+        // Our pipes, whatever its first process has made of its descriptors meanwhile: others may have them still.
+        let stdio_pipes = self.runc.stdio_pipes().map_err(|error| failure(ErrorCode::Internal, &error))?;
         let tasks = u32::try_from(self.cgroup.procs().map_or(0, |procs| procs.len())).unwrap_or(u32::MAX);
-        Ok(RestoreRequirements { stdio_pipes: [name(0), name(1), name(2)], tasks })
+        Ok(RestoreRequirements { stdio_pipes: stdio_pipes.map(Some), tasks })
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -323,6 +314,17 @@ impl Nest {
 
     pub(crate) fn set_since(&self, since: u64) {
         self.memory().since = since;
+        // Only shown to people.
+        let _ = crate::state::write_json(&crate::layout::since(), &since);
+    }
+
+    /// Whether its owner has stopped it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.memory().stopped || self.dir.stopped().exists()
+    }
+
+    pub(crate) fn set_stopped(&self, stopped: bool) {
+        self.memory().stopped = stopped;
     }
 
     /// Ends all exec sessions and keeps new ones out while the answer is held: their processes do not belong to the

@@ -18,13 +18,15 @@ use crate::bundle::external_mounts;
 use crate::layout::{images as images_dir, merged};
 use crate::parcel::{Item, Tree};
 use crate::protocol::DumpedCopy;
-use crate::right::Right;
+use crate::right::{Record, Right};
 use crate::server::{Nest, failure};
 
 /// How much of a file is read at once, in bytes: one data frame.
 const CHUNK: usize = 256 * 1024;
-/// Images may fill this much memory; in truth they need what the link has not taken yet.
-const IMAGES_LIMIT: u64 = 1 << 40;
+/// Bytes of images where the kernel does not say how much memory is free.
+const FALLBACK_LIMIT: u64 = 1 << 40;
+/// Bytes of free memory that images leave to everybody else.
+const HEADROOM: u64 = 64 << 20;
 /// Longest time an orphaned CRIU may take to undo its dump.
 const ORPHAN_DEADLINE: Duration = Duration::from_secs(60);
 const ORPHAN_POLL: Duration = Duration::from_millis(5);
@@ -35,7 +37,8 @@ impl Nest {
     /// Freezes and dumps the service, streaming images and files as an archive.
     ///
     /// Ok = the archive's End was sent, the service is frozen, complete and behind the fence, until thawed or
-    /// released. Err = it runs as before (or is on its way there: then the error says so). Safe to repeat after Err.
+    /// released. Err = it runs as before; except with `stuck`, where it could not be let go on, and `link-cut`, where
+    /// the End may or may not have arrived: then it may be frozen as after Ok. Safe to repeat after Err.
     pub(crate) async fn dump<W: AsyncWrite + Unpin>(
         &self,
         epoch: Epoch,
@@ -49,8 +52,8 @@ impl Nest {
                 format!("service {} does not run, so there is nothing to move", self.recipe.spec.name);
             return Err(WireError::new(ErrorCode::ServiceNotFound, message));
         }
-        self.record_right(epoch, Right::Dumping, 0)?;
         let _no_sessions = self.end_sessions().await?;
+        self.record_right(epoch, Right::Dumping, 0)?;
         let mut archive = ArchiveWriter::new(frames, Limits::default());
         match self.write_dump(epoch, &mut archive).await {
             Ok(dumped) => match archive.finish().await {
@@ -124,7 +127,9 @@ impl Nest {
             let form = if tree == Tree::Upper { TreeForm::Overlay } else { TreeForm::Plain };
             file_bytes += send_tree(archive, &tree, &root, form).await?;
         }
-        self.record_right(epoch, Right::Dumped, tasks)?;
+        // Zombies are in the images, but not in the cgroup, in which the copy is counted from now on.
+        let alive = self.cgroup.procs().map_err(|error| failure(ErrorCode::DumpFailed, &error))?.len();
+        self.record_right(epoch, Right::Dumped, u32::try_from(alive).unwrap_or(u32::MAX))?;
         Ok(DumpedCopy { tasks, dump_ms, frozen_at_boot_ms, memory_bytes, file_bytes })
     }
 }
@@ -142,17 +147,47 @@ impl Nest {
     /// its end, and a nest that starts anew waits for a predecessor's.
     pub(crate) async fn undo_dump(&self, epoch: Epoch) -> Result<(), WireError> {
         wait_for_orphans().await?;
-        // The record first: a nest that dies right after it thaws again, which is harmless; the other way round a
+        // The record first: a nest that dies right after it does the rest when it starts again; the other way round a
         // running copy would be taken for a frozen one.
         self.record_right(epoch, Right::Run, 0)?;
-        images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Stuck, &error))?;
-        self.cgroup.thaw().map_err(|error| failure(ErrorCode::Stuck, &error))?;
-        fence::open().await.map_err(|error| failure(ErrorCode::Stuck, &error))
+        self.run_as_recorded(self.record()).await
+    }
+
+    /// Gives a copy that may run what it needs for it. Goes on after errors and returns the first. Safe to repeat.
+    pub(crate) async fn run_as_recorded(&self, record: Record) -> Result<(), WireError> {
+        let stuck = |error: &dyn std::error::Error| failure(ErrorCode::Stuck, error);
+        let thawed = self.let_run().map_err(|error| stuck(&error));
+        let opened = match record.fenced {
+            false => fence::open().await.map_err(|error| stuck(&error)),
+            true => Ok(()),
+        };
+        let cleared = images::unmount(&images_dir()).map_err(|error| stuck(&error));
+        thawed.and(opened).and(cleared)
+    }
+
+    /// How the dump of `epoch` ended. A nest that was started after it knows the record, but not its numbers.
+    pub(crate) async fn dump_result(&self, epoch: Epoch) -> Result<DumpedCopy, WireError> {
+        if let Some(result) = self.dumped.wait(epoch).await {
+            return result;
+        }
+        match self.record() {
+            Record { epoch: of, right: Right::Dumped, tasks, .. } if of == epoch => Ok(DumpedCopy {
+                tasks,
+                dump_ms: 0.0,
+                frozen_at_boot_ms: 0.0,
+                memory_bytes: 0,
+                file_bytes: 0,
+            }),
+            Record { right, .. } => {
+                let message = format!("no dump in epoch {epoch} is under way; the copy is {right:?}");
+                Err(WireError::new(ErrorCode::DumpFailed, message.to_lowercase()))
+            }
+        }
     }
 
     /// Source, after RUNNING(E): ends the frozen original. Ok = no process of it is left. Safe to repeat.
     pub(crate) async fn release(&self, epoch: Epoch) -> Result<(), WireError> {
-        self.require_epoch(epoch)?;
+        self.require_same_epoch("release", epoch)?;
         self.require("release", &[Right::Dumped, Right::Discarded])?;
         let tasks = self.record().tasks;
         self.record_right(epoch, Right::Discarded, tasks)?;
@@ -164,7 +199,16 @@ impl Nest {
 pub(crate) fn new_images() -> std::io::Result<Tmpfs> {
     std::fs::create_dir_all(images_dir())?;
     images::unmount(&images_dir())?;
-    images::tmpfs(&images_dir(), IMAGES_LIMIT)
+    images::tmpfs(&images_dir(), images_limit())
+}
+
+/// Images may fill what is free, so that too many of them are an error and not the end of other processes. In truth
+/// they need what the link has not taken yet.
+fn images_limit() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kibibytes.map_or(FALLBACK_LIMIT, |free| (free * 1024).saturating_sub(HEADROOM).max(HEADROOM))
 }
 
 /// A CRIU that a nest's predecessor started must have let go of the service before anything is done to it. It sees
@@ -182,13 +226,16 @@ async fn wait_for_orphans() -> Result<(), WireError> {
     Ok(())
 }
 
-/// A process of the nest's pid namespace that is CRIU, if there is one.
+/// A process of the nest's own pid namespace that is CRIU, if there is one. What a service calls `criu` is in another.
 fn running_criu() -> Option<String> {
+    let own = std::fs::read_link("/proc/self/ns/pid").ok()?;
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let comm = std::fs::read_to_string(entry.path().join("comm")).ok()?;
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let path = entry.path();
+        let comm = std::fs::read_to_string(path.join("comm")).ok()?;
+        let stat = std::fs::read_to_string(path.join("stat")).ok()?;
         let dead = stat.rsplit_once(") ")?.1.starts_with(['Z', 'X']);
-        (comm.trim() == "criu" && !dead).then(|| entry.file_name().to_string_lossy().into_owned())
+        let ours = std::fs::read_link(path.join("ns/pid")).is_ok_and(|namespace| namespace == own);
+        (comm.trim() == "criu" && !dead && ours).then(|| entry.file_name().to_string_lossy().into_owned())
     })
 }
 
@@ -273,7 +320,7 @@ async fn send_tree<W: AsyncWrite + Unpin>(
 fn dump_failed(error: &DumpError) -> WireError {
     let wire = failure(ErrorCode::DumpFailed, error);
     match error {
-        DumpError::Criu { failure, .. } => wire.with_hint(failure.remedy.clone()),
+        DumpError::Criu { failure, .. } => wire.with_hint(format!("{}; then check this host: ums doctor", failure.remedy)),
         DumpError::Harmed { .. } => WireError::new(ErrorCode::Stuck, wire.message),
         _ => wire,
     }

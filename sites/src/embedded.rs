@@ -161,10 +161,7 @@ impl SiteAdapter for Embedded {
     }
 
     async fn service_facts(&self, name: &ServiceName) -> SiteResult<ServiceFacts> {
-        match self.ask(name, &Request::Facts, SLOW).await? {
-            Reply::Facts(facts) => Ok(facts),
-            other => Err(unexpected(&other)),
-        }
+        self.facts_of(name).await
     }
 
     async fn import_image(&self, source: &ImageRequest) -> SiteResult<ImageRef> {

@@ -84,12 +84,16 @@ pub enum Step {
     Restore,
     /// The source is about to write COMMIT.
     Commit,
-    /// The source has committed and tells the destination.
+    /// COMMIT is durable and not told yet.
+    Committed,
+    /// The source has told COMMIT and waits for RUNNING.
     Resume,
     /// The source is about to release.
     Release,
     /// The destination has an offer.
     DestinationReserve,
+    /// The destination receives what it lacks of the image.
+    DestinationImage,
     /// The destination prepares nest, fence and restore.
     DestinationArm,
     /// The destination restores.
@@ -98,13 +102,15 @@ pub enum Step {
     DestinationHeld,
     /// The destination is about to write GRANTED.
     DestinationGranted,
-    /// The destination is about to write RUNNING.
+    /// The destination has thawed and is about to write RUNNING.
+    DestinationResumed,
+    /// RUNNING is durable, the fence not open yet.
     DestinationRunning,
 }
 
 impl Step {
     /// All of them, those of the source first, each side in order of time.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Reserve,
         Self::Image,
         Self::Arm,
@@ -113,13 +119,16 @@ impl Step {
         Self::Transfer,
         Self::Restore,
         Self::Commit,
+        Self::Committed,
         Self::Resume,
         Self::Release,
         Self::DestinationReserve,
+        Self::DestinationImage,
         Self::DestinationArm,
         Self::DestinationRestore,
         Self::DestinationHeld,
         Self::DestinationGranted,
+        Self::DestinationResumed,
         Self::DestinationRunning,
     ];
 
@@ -134,13 +143,16 @@ impl Step {
             Self::Transfer => "transfer",
             Self::Restore => "restore",
             Self::Commit => "commit",
+            Self::Committed => "committed",
             Self::Resume => "resume",
             Self::Release => "release",
             Self::DestinationReserve => "d-reserve",
+            Self::DestinationImage => "d-image",
             Self::DestinationArm => "d-arm",
             Self::DestinationRestore => "d-restore",
             Self::DestinationHeld => "d-held",
             Self::DestinationGranted => "d-granted",
+            Self::DestinationResumed => "d-resumed",
             Self::DestinationRunning => "d-running",
         }
     }

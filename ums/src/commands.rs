@@ -64,7 +64,10 @@ fn plain(result: anyhow::Result<()>, json: bool) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let error = WireError::new(ErrorCode::Internal, format!("{error:#}")).with_hint("ums doctor");
+            let error = match error.downcast::<WireError>() {
+                Ok(error) => error,
+                Err(error) => WireError::new(ErrorCode::Internal, format!("{error:#}")),
+            };
             render::error(&error, json);
             ExitCode::from(FAILED)
         }

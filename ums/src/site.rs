@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use ums_coordinator::Coordinator;
 use ums_coordinator::config::{Config, Settings};
+use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{MountName, SiteName};
 use ums_sites::embedded::{Embedded, EmbeddedConfig};
 use ums_transfer::identity::Identity;
@@ -17,10 +18,10 @@ use crate::inner::log_to_stderr;
 /// Runs the daemon until SIGTERM or SIGINT. Prints one line when it serves; with `json` that line is an object.
 pub(crate) fn run(args: &SiteArgs, json: bool) -> anyhow::Result<()> {
     log_to_stderr("info", json);
-    anyhow::ensure!(
-        rustix::process::geteuid().is_root(),
-        "a site needs root on its host: it makes namespaces and cgroups, and runs CRIU; start it as root"
-    );
+    if !rustix::process::geteuid().is_root() {
+        let message = "a site needs root on its host: it makes namespaces and cgroups, and runs CRIU";
+        return Err(WireError::new(ErrorCode::NotRoot, message).into());
+    }
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let config = config(args)?;
     let state = std::path::absolute(&config.state_dir)?;
@@ -46,9 +47,7 @@ pub(crate) fn run(args: &SiteArgs, json: bool) -> anyhow::Result<()> {
             site_mounts,
             resolver: args.resolver,
         };
-        let site = tokio::task::spawn_blocking(move || Embedded::open(embedded))
-            .await?
-            .map_err(|error| anyhow::anyhow!("{} ({})", error.message, error.hint))?;
+        let site = tokio::task::spawn_blocking(move || Embedded::open(embedded)).await??;
         let name = config.name.clone();
         let running = Coordinator::start(config, site, shutdown).await?;
         if json {

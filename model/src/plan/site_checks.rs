@@ -184,9 +184,11 @@ pub(super) fn both_sites(
     }
     if (source.cgroup == CgroupLayout::V2) != (destination.cgroup == CgroupLayout::V2) {
         let message = format!(
-            "control groups are {} at {} and {} at {}: the service sees other files under /sys/fs/cgroup afterwards",
+            "control groups are {} at {} and {} at {}, and a dump from one cannot be restored into the other",
             source.cgroup, source.name, destination.cgroup, destination.name
         );
-        warnings.push(Warning { message, site: None });
+        let remedy = "choose a site with the same layout, or start one of the two hosts with the other's";
+        blockers
+            .push(Blocker::new(ErrorCode::Unsupported, Some(&destination.name), message).with_remedy(remedy));
     }
 }

@@ -142,11 +142,19 @@ fn what_does_not_hinder_is_not_a_blocker() {
         c.destination.ports_in_use = vec![PortInUse { port: 8080, protocol: Protocol::Udp }];
         c.service.image_at_destination = true;
         c.service.image_at_source = false;
-        c.destination.cgroup = CgroupLayout::V2;
+        c.destination.cgroup = CgroupLayout::V1;
         c.source.durable_journal = Some(false);
     });
     assert!(plan.feasible, "{plan:?}");
-    assert_eq!(plan.warnings.len(), 2, "cgroups and journal: {plan:?}");
+    assert_eq!(plan.warnings.len(), 1, "the journal: {plan:?}");
+}
+
+#[test]
+fn the_two_kinds_of_control_groups_do_not_mix() {
+    let plan = planned(|c| c.destination.cgroup = CgroupLayout::V2);
+    assert_eq!(plan.blockers.len(), 1, "{plan:?}");
+    assert!(plan.blockers[0].message.contains("control groups are hybrid at"), "{plan:?}");
+    assert!(planned(|c| (c.source.cgroup, c.destination.cgroup) = (CgroupLayout::V2, CgroupLayout::V2)).feasible);
 }
 
 #[test]

@@ -49,15 +49,63 @@ fn copy(stream: &OwnedFd, log: &Mutex<Log>) {
 
 impl Log {
     fn append(&mut self, bytes: &[u8]) {
-        if self.written >= ROTATE_AT
-            && fs::rename(&self.path, &self.old).is_ok()
-            && let Ok(file) = File::options().create(true).append(true).open(&self.path)
-        {
+        if self.written >= ROTATE_AT {
+            self.rotate();
+        }
+        // A log that cannot be rotated is full; a disk that is full takes nothing either.
+        if self.written < ROTATE_AT && self.file.write_all(bytes).is_ok() {
+            self.written += bytes.len() as u64;
+        }
+    }
+
+    fn rotate(&mut self) {
+        // Renamed already, where the last attempt got so far and could not open a new file.
+        let moved = fs::rename(&self.path, &self.old).is_ok() || !self.path.exists();
+        if moved && let Ok(file) = File::options().create(true).append(true).open(&self.path) {
             self.file = file;
             self.written = 0;
         }
-        if self.file.write_all(bytes).is_ok() {
-            self.written += bytes.len() as u64;
-        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(dir: &std::path::Path, written: u64) -> Log {
+        let (path, old) = (dir.join("log"), dir.join("log.1"));
+        let file = File::options().create(true).append(true).open(&path).unwrap();
+        Log { path, old, file, written }
+    }
+
+    #[test]
+    fn a_full_log_is_rotated_once_and_the_older_one_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = log(dir.path(), ROTATE_AT - 1);
+        log.append(b"one");
+        log.append(b"two");
+        assert_eq!(fs::read(&log.old).unwrap(), b"one");
+        assert_eq!(fs::read(&log.path).unwrap(), b"two");
+        log.written = ROTATE_AT;
+        log.append(b"three");
+        assert_eq!(fs::read(&log.old).unwrap(), b"two");
+        assert_eq!(fs::read(&log.path).unwrap(), b"three");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_rotated_does_not_grow_and_recovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = log(dir.path(), ROTATE_AT - 1);
+        log.append(b"one");
+        // A directory that is not empty cannot be replaced by a file.
+        fs::create_dir_all(log.old.join("in the way")).unwrap();
+        log.append(b"lost");
+        assert_eq!(fs::read(&log.path).unwrap(), b"one");
+        // As after a rename whose new file could not be opened.
+        fs::remove_dir_all(&log.old).unwrap();
+        fs::rename(&log.path, &log.old).unwrap();
+        log.append(b"two");
+        assert_eq!(fs::read(&log.old).unwrap(), b"one");
+        assert_eq!(fs::read(&log.path).unwrap(), b"two");
     }
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use ums_engine::facts::{HostQuery, host_facts};
 use ums_model::error::{ErrorCode, WireError};
-use ums_model::names::ServiceName;
-use ums_model::plan::{PortInUse, SiteFacts};
+use ums_model::names::{Bytes, ServiceName};
+use ums_model::phase::Approach;
+use ums_model::plan::{PortInUse, ServiceFacts, SiteFacts};
 use ums_nest::client::ask;
 use ums_nest::keeper::KeeperId;
 use ums_nest::layout::NestDir;
@@ -17,6 +18,9 @@ use crate::adapter::{CopyState, ServiceStatus, SiteResult};
 
 /// How long a list waits for one nest that is just being restarted by its keeper.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a look at a service may take: much of /proc, and the size of its files.
+const FACTS_DEADLINE: Duration = Duration::from_secs(120);
 
 impl Embedded {
     /// Names of all services with a nest directory, in order.
@@ -74,6 +78,34 @@ impl Embedded {
             exit_code: exit.map(|exit| exit.code),
             since_unix_ms: status.map_or(0, |status| status.since_unix_ms),
         })
+    }
+
+    /// Facts about a service; one whose keeper is dead does not run, and nobody is left to ask.
+    pub(super) async fn facts_of(&self, name: &ServiceName) -> SiteResult<ServiceFacts> {
+        let dir = self.existing(name)?;
+        let digest = recipe(&dir)?.spec.image.digest;
+        let mut facts = match keeper(&dir) {
+            Some(_) => match ask(&dir.socket(), &Request::Facts, FACTS_DEADLINE).await? {
+                Reply::Facts(facts) => facts,
+                other => return Err(unexpected(&other)),
+            },
+            None => ServiceFacts {
+                running: false,
+                migrating: None,
+                approach: Approach::Container,
+                memory: Bytes::ZERO,
+                files: Bytes::ZERO,
+                tasks: 0,
+                threads: 0,
+                image_at_source: false,
+                image_at_destination: false,
+                image_bytes: Bytes::ZERO,
+                blockers: Vec::new(),
+            },
+        };
+        let blobs = self.blobs(digest).await.unwrap_or_default();
+        facts.image_at_source = !blobs.is_empty() && self.missing(&blobs).is_empty();
+        Ok(facts)
     }
 
     pub(super) async fn site_facts(&self) -> SiteResult<SiteFacts> {

@@ -293,10 +293,10 @@ fn an_io_uring_is_kept_away_from_a_service() {
 fn what_the_daemon_needs_is_told_by_doctor() {
     let rig = &Rig::new().unwrap();
     let fine = rig.a().ums(&["doctor"]).unwrap().success().unwrap();
-    assert_eq!(fine.result().unwrap()["healthy"], true, "{fine:?}");
+    assert_eq!(fine.result().unwrap()["ok"], true, "{fine:?}");
     rig.a().restart_with(&[("UMS_CRIU", "/nonexistent/criu".to_owned())]).unwrap();
     let bad = rig.a().ums(&["doctor"]).unwrap().failure(1, "criu").unwrap();
-    let blockers = bad.result().unwrap()["blockers"].as_array().unwrap().clone();
-    let criu = blockers.iter().find(|blocker| blocker["code"] == "criu-missing").unwrap();
+    let checks = bad.result().unwrap()["checks"].as_array().unwrap().clone();
+    let criu = checks.iter().find(|check| check["name"] == "criu" && check["ok"] == false).unwrap();
     assert!(!criu["remedy"].as_str().unwrap().is_empty(), "{criu}");
 }

@@ -25,6 +25,11 @@ pub(super) const SILENT: Cause = Cause {
 /// The first row that matches wins: special ones stand before general ones.
 pub(super) const CAUSES: &[Cause] = &[
     Cause {
+        words: &["Unable to detach from"],
+        cause: "a process of the service is traced by another one (a debugger, strace)",
+        remedy: "end the tracer, then try again",
+    },
+    Cause {
         words: &["Can't dump file", "io_uring"],
         cause: "a process uses io_uring, which cannot be dumped",
         remedy: "start the service in an UMS nest, which keeps io_uring away from it, or turn it off in its configuration",
