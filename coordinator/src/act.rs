@@ -141,7 +141,8 @@ impl<S: SiteAdapter> Core<S> {
             state => {
                 let message = format!("the copy of service {service} must not run here, but it is {state}");
                 tracing::error!(%service, %state, "a copy without the right to run");
-                Err(WireError::new(ErrorCode::Stuck, message).with_hint(format!("end it: ums stop {service}")))
+                Err(WireError::new(ErrorCode::Stuck, message)
+                    .with_hint(format!("end it: ums stop {service}")))
             }
         }
     }

@@ -15,7 +15,11 @@ pub(crate) fn announced(configured: &[String], bound: SocketAddr) -> Vec<String>
         let found = of_the_host(&fib, &six).into_iter().filter(|ip| bound.is_ipv6() || ip.is_ipv4());
         let found: Vec<_> = found.map(|ip| SocketAddr::new(ip, bound.port()).to_string()).collect();
         // With none at all the site can at least be paired with one on the same host.
-        if found.is_empty() { vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), bound.port()).to_string()] } else { found }
+        if found.is_empty() {
+            vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), bound.port()).to_string()]
+        } else {
+            found
+        }
     } else {
         vec![bound.to_string()]
     };

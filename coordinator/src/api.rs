@@ -32,8 +32,11 @@ pub(crate) use serve::serve;
 /// The document that describes the API.
 const OPENAPI: &str = include_str!("../openapi.json");
 
-/// Every route: method, path, handler. `openapi.json` lists the same, which a test makes sure of.
-fn routes<S: SiteAdapter>() -> Vec<(&'static str, &'static str, MethodRouter<Arc<Core<S>>>)> {
+/// Method, path, handler.
+type Route<S> = (&'static str, &'static str, MethodRouter<Arc<Core<S>>>);
+
+/// Every route. `openapi.json` lists the same, which a test makes sure of.
+fn routes<S: SiteAdapter>() -> Vec<Route<S>> {
     vec![
         ("GET", "/v1/openapi.json", get(openapi)),
         ("GET", "/v1/site", get(sites::own::<S>)),
@@ -75,7 +78,8 @@ pub(crate) fn remote<S: SiteAdapter>(core: Arc<Core<S>>) -> Router {
 }
 
 fn router<S: SiteAdapter>() -> Router<Arc<Core<S>>> {
-    let router = routes().into_iter().fold(Router::new(), |router, (_, path, handler)| router.route(path, handler));
+    let router =
+        routes().into_iter().fold(Router::new(), |router, (_, path, handler)| router.route(path, handler));
     router.fallback(no_such_path).method_not_allowed_fallback(no_such_method)
 }
 

@@ -111,10 +111,14 @@ impl Chronicles {
     /// The newest migration of `service` that has not ended.
     pub(crate) fn of_service(&self, service: &ServiceName) -> Option<MigrationId> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().rev().find(|chronicle| chronicle.row.service == *service).map(|chronicle| chronicle.row.id)
+        open.values()
+            .rev()
+            .find(|chronicle| chronicle.row.service == *service)
+            .map(|chronicle| chronicle.row.id)
     }
 
-    /// Ends a chronicle: the last event, the report in the journal, and whoever follows it is let go.
+    /// Ends a chronicle: the report and the last event in the journal, in one step; then whoever follows it hears of
+    /// it, and finds a migration that has ended.
     ///
     /// `Err`: the end is not durable; safe to repeat.
     pub(crate) async fn end(
@@ -128,11 +132,13 @@ impl Chronicles {
     ) -> Result<Report, JournalError> {
         let id = chronicle.row.id;
         let report = chronicle.report(outcome, error).await;
-        chronicle.tell(journal, EventKind::Ended { outcome, report: Box::new(report.clone()) }).await;
-        journal.end(id, report.clone(), told, keep).await?;
+        // Nothing else may be told from here on, so nobody else takes the number.
+        let story = chronicle.story.lock().await;
+        let event = chronicle.next_event(EventKind::Ended { outcome, report: Box::new(report.clone()) });
+        journal.end(event, report.clone(), told, keep).await?;
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        // For those who wait for the end itself and not for what is told.
-        chronicle.last.send_modify(|_| ());
+        chronicle.last.send_modify(|last| *last += 1);
+        drop(story);
         Ok(report)
     }
 
@@ -190,7 +196,13 @@ impl Chronicle {
     }
 
     /// A phase ended well that took as long as somebody else measured.
-    pub(crate) async fn leave_after(&self, journal: &Journal, phase: Phase, took_ms: f64, bytes: Option<Bytes>) {
+    pub(crate) async fn leave_after(
+        &self,
+        journal: &Journal,
+        phase: Phase,
+        took_ms: f64,
+        bytes: Option<Bytes>,
+    ) {
         {
             let mut story = self.story.lock().await;
             story.entered.retain(|(entered, _)| *entered != phase);
@@ -215,7 +227,13 @@ impl Chronicle {
         }
     }
 
-    async fn tell_progress(&self, journal: &Journal, phase: Phase, moved: &AtomicU64, expected: Bytes) -> Infallible {
+    async fn tell_progress(
+        &self,
+        journal: &Journal,
+        phase: Phase,
+        moved: &AtomicU64,
+        expected: Bytes,
+    ) -> Infallible {
         let mut told = 0;
         loop {
             tokio::time::sleep(PROGRESS).await;
@@ -279,7 +297,9 @@ impl Chronicle {
         };
         let mut phases = story.phases.clone();
         // A phase that failed was entered all the same, and took until now.
-        phases.extend(story.entered.iter().map(|(phase, since)| PhaseTime { phase: *phase, ms: ms(since.elapsed()) }));
+        phases.extend(
+            story.entered.iter().map(|(phase, since)| PhaseTime { phase: *phase, ms: ms(since.elapsed()) }),
+        );
         phases.sort_by_key(|time| time.phase);
         phases.dedup_by_key(|time| time.phase);
         Report {
@@ -306,18 +326,20 @@ impl Chronicle {
     /// Numbers an event and hands it on. The lock is held so that events are kept in the order of their numbers.
     async fn tell(&self, journal: &Journal, kind: EventKind) {
         let story = self.story.lock().await;
-        let seq = *self.last.borrow() + 1;
-        let event = MigrationEvent {
-            seq,
+        journal.keep_event(self.next_event(kind)).await;
+        self.last.send_modify(|last| *last += 1);
+        drop(story);
+    }
+
+    fn next_event(&self, kind: EventKind) -> MigrationEvent {
+        MigrationEvent {
+            seq: *self.last.borrow() + 1,
             migration: self.row.id,
             service: self.row.service.clone(),
             epoch: self.epoch(),
             at_unix_ms: unix_ms(),
             kind,
-        };
-        journal.keep_event(event).await;
-        self.last.send_replace(seq);
-        drop(story);
+        }
     }
 }
 
@@ -337,7 +359,10 @@ impl Story {
                 self.entered.retain(|(entered, _)| entered != phase);
                 self.phases.push(PhaseTime { phase: *phase, ms: *ms });
             }
-            EventKind::Progress { .. } | EventKind::Note { .. } | EventKind::Ended { .. } | EventKind::Unknown => {}
+            EventKind::Progress { .. }
+            | EventKind::Note { .. }
+            | EventKind::Ended { .. }
+            | EventKind::Unknown => {}
         }
     }
 }

@@ -33,6 +33,9 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// Whether this site takes services of other sites at all.
     pub incoming: bool,
+    /// Whether to refuse to start where the journal would not survive a restart of the machine: a site that forgets its
+    /// decisions may let two copies run. Plans warn of such a site in any case.
+    pub refuse_volatile: bool,
     /// How long anything is waited for.
     pub deadlines: Deadlines,
     /// How much is done at once.
@@ -55,6 +58,8 @@ pub struct Settings {
     pub advertise: Vec<String>,
     /// See [`Config::incoming`]; by default it does.
     pub incoming: Option<bool>,
+    /// See [`Config::refuse_volatile`]; by default it starts.
+    pub refuse_volatile: Option<bool>,
     /// See [`Config::deadlines`]; all in seconds.
     pub deadlines: Deadlines,
     /// See [`Config::limits`].
@@ -89,6 +94,7 @@ impl Config {
             listen: default_listen(),
             advertise: Vec::new(),
             incoming: true,
+            refuse_volatile: false,
             deadlines: Deadlines::default(),
             limits: Limits::default(),
             faults: Faults::default(),
@@ -104,6 +110,7 @@ impl Config {
             listen: settings.listen.unwrap_or_else(default_listen),
             advertise: settings.advertise,
             incoming: settings.incoming.unwrap_or(true),
+            refuse_volatile: settings.refuse_volatile.unwrap_or(false),
             deadlines: settings.deadlines,
             limits: settings.limits,
             faults: Faults::from_environment()?,
@@ -150,6 +157,7 @@ impl Settings {
             listen: over.listen.or(self.listen),
             advertise: if over.advertise.is_empty() { self.advertise } else { over.advertise },
             incoming: over.incoming.or(self.incoming),
+            refuse_volatile: over.refuse_volatile.or(self.refuse_volatile),
             deadlines: self.deadlines,
             limits: self.limits,
         }
@@ -191,6 +199,9 @@ mod tests {
         assert!(settings("[deadlines]\nheld = \"soon\"").is_err());
         assert!(settings("[deadlines]\nheld = -1").is_err());
         assert!(settings("[limits]\nmigrations = 0").is_err());
-        assert!(matches!(Config::resolve(Settings::default()), Err(ConfigError::Missing { key: "state_dir" })));
+        assert!(matches!(
+            Config::resolve(Settings::default()),
+            Err(ConfigError::Missing { key: "state_dir" })
+        ));
     }
 }

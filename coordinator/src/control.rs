@@ -52,7 +52,10 @@ pub(crate) async fn ask_facts<S: SiteAdapter>(
     let mut link = core.dial(peer, Purpose::Control).await?;
     let cut = |error: FrameError| failure::cut(&peer.name, "asking it about itself", &error);
     let answer = core.config.deadlines.answer;
-    link.frames.send(&PeerMessage::FactsRequest { service: service.clone(), image: *image }).await.map_err(cut)?;
+    link.frames
+        .send(&PeerMessage::FactsRequest { service: service.clone(), image: *image })
+        .await
+        .map_err(cut)?;
     let (mut facts, image_present) = match link.frames.expect(answer).await.map_err(cut)? {
         PeerMessage::Facts { site, image_present } => (*site, image_present),
         PeerMessage::Refused { error, .. } => return Err(error),
@@ -92,7 +95,11 @@ fn unexpected(peer: &PairedRow) -> WireError {
 
 async fn measure(link: &mut Link, service: &ServiceName) -> Result<LinkFacts, FrameError> {
     // About nothing: no site has ever heard of a migration of this id.
-    let about = About { migration: MigrationId::new(uuid::Uuid::now_v7()), service: service.clone(), epoch: Epoch::ZERO };
+    let about = About {
+        migration: MigrationId::new(uuid::Uuid::now_v7()),
+        service: service.clone(),
+        epoch: Epoch::ZERO,
+    };
     let began = Instant::now();
     round_trip(link, &about).await?;
     let rtt = began.elapsed();
@@ -127,7 +134,10 @@ pub(crate) async fn serve<S: SiteAdapter>(core: &Core<S>, mut link: Link) -> Res
         if frame.kind == Kind::Data {
             thrown_away += frame.payload.len();
             if thrown_away > MEASURE_MOST {
-                return Err(WireError::new(ErrorCode::Refused, format!("site {name} sends more than a measurement")));
+                return Err(WireError::new(
+                    ErrorCode::Refused,
+                    format!("site {name} sends more than a measurement"),
+                ));
             }
             continue;
         }
@@ -156,8 +166,11 @@ async fn own_facts<S: SiteAdapter>(core: &Core<S>, service: &ServiceName, image:
         Ok::<_, WireError>(PeerMessage::Facts { site, image_present })
     };
     look.await.unwrap_or_else(|error| {
-        let about =
-            About { migration: MigrationId::new(uuid::Uuid::nil()), service: service.clone(), epoch: Epoch::ZERO };
+        let about = About {
+            migration: MigrationId::new(uuid::Uuid::nil()),
+            service: service.clone(),
+            epoch: Epoch::ZERO,
+        };
         PeerMessage::Refused { about, error }
     })
 }

@@ -101,8 +101,9 @@ impl<S: SiteAdapter> Core<S> {
 
     /// Facts about this site, under the name and identity by which others know it.
     pub(crate) async fn facts(&self) -> SiteResult<SiteFacts> {
-        let mut facts =
-            self.within(self.config.deadlines.facts, "collect facts about this site", self.site.facts()).await?;
+        let mut facts = self
+            .within(self.config.deadlines.facts, "collect facts about this site", self.site.facts())
+            .await?;
         facts.name = self.config.name.clone();
         facts.fingerprint = self.identity.fingerprint();
         Ok(facts)

@@ -54,6 +54,12 @@ pub enum StartError {
     /// The port cannot be opened.
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    /// The journal lies on storage that forgets, and the configuration forbids that.
+    #[error("{} does not survive a restart of the machine: choose another state directory", path.display())]
+    Volatile { path: PathBuf },
+    /// The site does not even answer questions about itself.
+    #[error("cannot ask the site about itself: {message}")]
+    Site { message: String },
     /// The journal cannot be used: who may run which service is not known, so nothing is done at all.
     #[error("cannot use the journal: {message}")]
     Journal { message: String },
@@ -95,12 +101,11 @@ impl Coordinator {
         site: S,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Running, StartError> {
-        let prepared = prepare(&config).await?;
-        let Prepared { lock, identity, journal } = prepared;
+        refuse_volatile(&config, &site).await?;
+        let Prepared { lock, identity, journal } = prepare(&config).await?;
         let listener = port::bind(config.listen).await?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address =
+            listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
         let peers = Peers::default();
         peers.reload(&journal).await?;
         let core = Arc::new(Core {
@@ -152,6 +157,21 @@ impl Running {
     }
 }
 
+async fn refuse_volatile<S: SiteAdapter>(config: &Config, site: &S) -> Result<(), StartError> {
+    if !config.refuse_volatile {
+        return Ok(());
+    }
+    let within = config.deadlines.facts;
+    match tokio::time::timeout(within, site.facts()).await {
+        Ok(Ok(facts)) if facts.durable_journal == Some(false) => {
+            Err(StartError::Volatile { path: config.state_dir.clone() })
+        }
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(StartError::Site { message: error.message }),
+        Err(_) => Err(StartError::Site { message: format!("no answer within {} s", within.as_secs_f32()) }),
+    }
+}
+
 struct Prepared {
     lock: lock::Lock,
     identity: Identity,
@@ -167,8 +187,8 @@ async fn prepare(config: &Config) -> Result<Prepared, StartError> {
         Ok::<_, StartError>((identity, Journal::open(&path)?))
     };
     let opened = tokio::task::spawn_blocking(open).await;
-    let (identity, journal) = opened
-        .map_err(|error| StartError::Journal { message: error.to_string() })??;
+    let (identity, journal) =
+        opened.map_err(|error| StartError::Journal { message: error.to_string() })??;
     Ok(Prepared { lock, identity, journal })
 }
 

@@ -213,6 +213,9 @@ impl Drop for Lane {
 
 /// The service is in a migration.
 pub(crate) fn already_migrating(service: &ServiceName, migration: MigrationId) -> WireError {
-    WireError::new(ErrorCode::AlreadyMigrating, format!("service {service} is already in migration {migration}"))
-        .with_hint(format!("watch it: ums watch {migration}"))
+    WireError::new(
+        ErrorCode::AlreadyMigrating,
+        format!("service {service} is already in migration {migration}"),
+    )
+    .with_hint(format!("watch it: ums watch {migration}"))
 }

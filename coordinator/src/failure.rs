@@ -44,9 +44,8 @@ pub(crate) fn no_link(site: &SiteName, error: &LinkError) -> WireError {
         LinkError::Tls { source } => tls(source, message),
         LinkError::Frame { .. } => WireError::new(ErrorCode::Unreachable, message),
         LinkError::TimedOut { .. } => WireError::new(ErrorCode::Unreachable, message),
-        LinkError::NoCommonVersion { .. } => {
-            WireError::new(ErrorCode::Unsupported, message).with_hint("bring the older of the two sites up to date")
-        }
+        LinkError::NoCommonVersion { .. } => WireError::new(ErrorCode::Unsupported, message)
+            .with_hint("bring the older of the two sites up to date"),
         LinkError::UnknownPurpose { .. } | LinkError::NoAnswer { .. } => {
             WireError::new(ErrorCode::Unsupported, message)
         }
@@ -75,8 +74,10 @@ pub(crate) fn pairing(error: &PairingError) -> WireError {
         PairingError::Frame { .. } => WireError::new(ErrorCode::LinkCut, message),
         PairingError::TimedOut { .. } => WireError::new(ErrorCode::Timeout, message),
         PairingError::Binding { .. } => WireError::new(ErrorCode::Internal, message),
-        PairingError::Refused { .. } | PairingError::Refusing { .. } => WireError::new(ErrorCode::Refused, message)
-            .with_hint("make a new invite at the other site: ums pair"),
+        PairingError::Refused { .. } | PairingError::Refusing { .. } => {
+            WireError::new(ErrorCode::Refused, message)
+                .with_hint("make a new invite at the other site: ums pair")
+        }
         PairingError::NotProven { .. } => WireError::new(ErrorCode::WrongIdentity, message),
     }
 }
@@ -95,7 +96,10 @@ pub(crate) fn cut(site: &SiteName, doing: &str, error: &FrameError) -> WireError
 pub(crate) fn archive(site: &SiteName, doing: &str, error: &ArchiveError) -> WireError {
     match error {
         ArchiveError::Frame { source } => cut(site, doing, source),
-        _ => WireError::new(ErrorCode::LinkCut, format!("the stream with site {site} failed while {doing}: {}", chain(error))),
+        _ => WireError::new(
+            ErrorCode::LinkCut,
+            format!("the stream with site {site} failed while {doing}: {}", chain(error)),
+        ),
     }
 }
 
@@ -111,7 +115,10 @@ pub(crate) fn relay(doing: &str, error: &RelayError, incoming: ErrorCode, outgoi
 
 /// Something was not done in time.
 pub(crate) fn late(doing: &str, after: Duration) -> WireError {
-    WireError::new(ErrorCode::Timeout, format!("cannot {doing}: it took longer than {} s", after.as_secs_f32()))
+    WireError::new(
+        ErrorCode::Timeout,
+        format!("cannot {doing}: it took longer than {} s", after.as_secs_f32()),
+    )
 }
 
 /// There is no such service here.

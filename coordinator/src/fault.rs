@@ -112,7 +112,8 @@ impl Faults {
     /// These failures. In an optimised build they are ignored.
     #[must_use]
     pub fn new(faults: impl IntoIterator<Item = (Step, Act)>) -> Self {
-        let planned = faults.into_iter().map(|(step, act)| Planned { step, act, done: AtomicBool::new(false) });
+        let planned =
+            faults.into_iter().map(|(step, act)| Planned { step, act, done: AtomicBool::new(false) });
         Self { planned: planned.collect() }
     }
 
@@ -169,9 +170,10 @@ impl Planned {
                 std::future::pending().await
             }
             Act::Fail if self.done.swap(true, Ordering::SeqCst) => Ok(()),
-            Act::Fail => {
-                Err(WireError::new(ErrorCode::Internal, format!("step {name} failed because {VARIABLE} says so")))
-            }
+            Act::Fail => Err(WireError::new(
+                ErrorCode::Internal,
+                format!("step {name} failed because {VARIABLE} says so"),
+            )),
             Act::Pause(file) => {
                 let mut reached = file.clone().into_os_string();
                 reached.push(".reached");
@@ -201,7 +203,8 @@ mod tests {
             read,
             [(Step::Freeze, Act::Kill), (Step::DestinationHeld, pause), (Step::Commit, Act::Fail)]
         );
-        for bad in ["", "freeze", "freeze:melt", "thaw:kill", "freeze:pause", "freeze:pause:", "freeze:kill,"] {
+        for bad in ["", "freeze", "freeze:melt", "thaw:kill", "freeze:pause", "freeze:pause:", "freeze:kill,"]
+        {
             assert!(Faults::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -64,10 +64,9 @@ impl Journal {
                 job(&mut store);
             }
         };
-        thread::Builder::new()
-            .name("ums-journal".to_owned())
-            .spawn(serve)
-            .map_err(|source| JournalError::File { action: "start the thread of", path: path.to_owned(), source })?;
+        thread::Builder::new().name("ums-journal".to_owned()).spawn(serve).map_err(|source| {
+            JournalError::File { action: "start the thread of", path: path.to_owned(), source }
+        })?;
         Ok(Self { queue })
     }
 
@@ -102,11 +101,24 @@ impl Journal {
         answered.await.map_err(|_| JournalError::Closed)?
     }
 
+    /// Brings what the log holds into the tables, now that no service is frozen. Otherwise SQLite would do so whenever
+    /// the log has grown, perhaps in the middle of a commit.
+    async fn checkpoint(&self) {
+        self.tell(|db| {
+            let failed = |source| JournalError::Database { action: "tidy up", source };
+            db.pragma_update(None, "wal_checkpoint", "PASSIVE").map_err(failed)
+        })
+        .await;
+    }
+
     /// Queues `act`, which is for people only: written in order, not synced, not waited for.
     async fn tell(&self, act: impl FnOnce(&Connection) -> Result<(), JournalError> + Send + 'static) {
         let job: Job = Box::new(move |store| {
             if let Err(error) = store.lazily(act) {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot write an event into the journal");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot write an event into the journal"
+                );
             }
         });
         if self.queue.send(job).await.is_err() {
@@ -139,7 +151,10 @@ impl Store {
         Ok(result)
     }
 
-    fn lazily(&mut self, act: impl FnOnce(&Connection) -> Result<(), JournalError>) -> Result<(), JournalError> {
+    fn lazily(
+        &mut self,
+        act: impl FnOnce(&Connection) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
         let failed = |source| JournalError::Database { action: "prepare for an event", source };
         self.db.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
         let result = act(&self.db);

@@ -14,7 +14,10 @@ use crate::journal::{MigrationRow, Role};
 use crate::view::{MigrationState, MigrationView, SideView};
 
 /// One migration.
-pub(crate) async fn show<S: SiteAdapter>(core: &Core<S>, id: MigrationId) -> Result<MigrationView, WireError> {
+pub(crate) async fn show<S: SiteAdapter>(
+    core: &Core<S>,
+    id: MigrationId,
+) -> Result<MigrationView, WireError> {
     Ok(view(core, find(core, id).await?).await)
 }
 
@@ -34,7 +37,10 @@ pub(crate) async fn list<S: SiteAdapter>(
 
 /// Ends a migration before its COMMIT, and waits until the service runs as before. `Err` after COMMIT: nothing was
 /// done. Safe to repeat.
-pub(crate) async fn abort<S: SiteAdapter>(core: &Core<S>, id: MigrationId) -> Result<MigrationView, WireError> {
+pub(crate) async fn abort<S: SiteAdapter>(
+    core: &Core<S>,
+    id: MigrationId,
+) -> Result<MigrationView, WireError> {
     let row = find(core, id).await?;
     if row.ended.is_none() {
         let desk = core.desks.desk(&row.service);
@@ -50,7 +56,8 @@ pub(crate) async fn abort<S: SiteAdapter>(core: &Core<S>, id: MigrationId) -> Re
         outcome => {
             let how = outcome.map_or("under way", Outcome::as_str);
             let message = format!("cannot abort migration {id} of {}: it is {how}", row.service);
-            Err(WireError::new(ErrorCode::Refused, message).with_hint(format!("see how it went: ums watch {id}")))
+            Err(WireError::new(ErrorCode::Refused, message)
+                .with_hint(format!("see how it went: ums watch {id}")))
         }
     }
 }
@@ -91,7 +98,8 @@ fn may_be_aborted(row: &MigrationRow, standing: &ums_model::standing::Standing) 
         None => Ok(()),
         Some(why) => {
             let message = format!("cannot abort migration {} of {}: {why}", row.id, row.service);
-            Err(WireError::new(ErrorCode::Refused, message).with_hint(format!("watch it: ums watch {}", row.id)))
+            Err(WireError::new(ErrorCode::Refused, message)
+                .with_hint(format!("watch it: ums watch {}", row.id)))
         }
     }
 }
@@ -117,7 +125,9 @@ async fn find<S: SiteAdapter>(core: &Core<S>, id: MigrationId) -> Result<Migrati
         return Ok(chronicle.row());
     }
     let row = core.journal.migration(id).await.map_err(|error| failure::journal(&error))?;
-    row.ok_or_else(|| WireError::new(ErrorCode::MigrationNotFound, format!("no migration {id} is known here")))
+    row.ok_or_else(|| {
+        WireError::new(ErrorCode::MigrationNotFound, format!("no migration {id} is known here"))
+    })
 }
 
 async fn view<S: SiteAdapter>(core: &Core<S>, row: MigrationRow) -> MigrationView {

@@ -41,8 +41,12 @@ pub(crate) async fn accept<S: SiteAdapter>(core: &Core<S>, token: &str) -> Resul
     let paired = pair_client(&invite, &core.identity, &announcement(core), &deadlines).await;
     let row = row(paired.map_err(|error| failure::pairing(&error))?);
     let clash = || {
-        let message = format!("cannot pair with {}: a site of this name is paired already, or it is this one's own", row.name);
-        WireError::new(ErrorCode::NameTaken, message).with_hint(format!("forget the other one first: ums sites rm {}", row.name))
+        let message = format!(
+            "cannot pair with {}: a site of this name is paired already, or it is this one's own",
+            row.name
+        );
+        WireError::new(ErrorCode::NameTaken, message)
+            .with_hint(format!("forget the other one first: ums sites rm {}", row.name))
     };
     if row.name == core.config.name {
         return Err(clash());
@@ -70,7 +74,10 @@ pub(crate) async fn unpair<S: SiteAdapter>(core: &Core<S>, name: &SiteName) -> R
     let site = core.peers.by_name(name)?;
     let unfinished = core.journal.unfinished().await.map_err(|error| failure::journal(&error))?;
     if let Some(row) = unfinished.iter().find(|row| row.peer == site.fingerprint) {
-        let message = format!("cannot forget site {name}: migration {} of {} with it is under way", row.id, row.service);
+        let message = format!(
+            "cannot forget site {name}: migration {} of {} with it is under way",
+            row.id, row.service
+        );
         return Err(WireError::new(ErrorCode::AlreadyMigrating, message));
     }
     core.journal.unpair(site.fingerprint).await.map_err(|error| failure::journal(&error))?;
@@ -133,7 +140,9 @@ impl<S: SiteAdapter> InviteBook for Book<'_, S> {
             Ok(Redeemed::Done) => {}
             Ok(Redeemed::Used) => return Err(Refusal::Used),
             Ok(Redeemed::Unknown) => return Err(Refusal::UnknownInvite),
-            Ok(Redeemed::NameTaken) => return other(format!("another site called {name} is paired with this one")),
+            Ok(Redeemed::NameTaken) => {
+                return other(format!("another site called {name} is paired with this one"));
+            }
             Err(error) => return other(failure::chain(&error)),
         }
         // Before the other site hears yes: its first link may come at once.

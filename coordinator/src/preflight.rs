@@ -67,7 +67,6 @@ impl Preflight {
             error.message = format!("{}; and {} more", error.message, others.len());
         }
         error.hint = format!("{}; see all of it: ums plan {service} --to {to}", error.hint);
-        error.message = format!("cannot migrate {service} to {to}: {}", error.message);
         Some(error)
     }
 }

@@ -19,11 +19,18 @@ pub(crate) struct Promises {
 impl Promises {
     /// Promises `needs` to `service`, given what the site has now. `Err`: together with what was promised before it
     /// would be too much, and nothing is promised. Safe to repeat.
-    pub(crate) fn make(&self, service: &ServiceName, needs: &Needs, has: &SiteFacts) -> Result<(), WireError> {
+    pub(crate) fn make(
+        &self,
+        service: &ServiceName,
+        needs: &Needs,
+        has: &SiteFacts,
+    ) -> Result<(), WireError> {
         let mut made = self.made();
         let others: Vec<_> = made.iter().filter(|(name, _)| *name != service).collect();
         for port in &needs.ports {
-            if let Some((other, _)) = others.iter().find(|(_, needs)| needs.ports.iter().any(|other| clash(port, other))) {
+            if let Some((other, _)) =
+                others.iter().find(|(_, needs)| needs.ports.iter().any(|other| clash(port, other)))
+            {
                 let message = format!("port {}/{} is promised to service {other}", port.host, port.protocol);
                 return Err(WireError::new(ErrorCode::PortTaken, message));
             }

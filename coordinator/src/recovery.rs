@@ -114,7 +114,9 @@ async fn recover_migration<S: SiteAdapter>(core: &Arc<Core<S>>, desk: &Arc<Desk>
             return finish_recovered(core, lane, &row).await;
         }
         Ok(()) => {}
-        Err(error) => tracing::warn!(service = %row.service, %error, "a step of the recovery has to be tried again"),
+        Err(error) => {
+            tracing::warn!(service = %row.service, %error, "a step of the recovery has to be tried again");
+        }
     }
     drop(lane);
     attend(core, row);

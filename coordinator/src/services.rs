@@ -16,7 +16,10 @@ use crate::source::must_be_home;
 use crate::view::{CreateService, ServiceView};
 
 /// Starts a new service. `Err`: nothing is left of it.
-pub(crate) async fn create<S: SiteAdapter>(core: &Core<S>, wanted: CreateService) -> Result<ServiceView, WireError> {
+pub(crate) async fn create<S: SiteAdapter>(
+    core: &Core<S>,
+    wanted: CreateService,
+) -> Result<ServiceView, WireError> {
     let (service, deadlines) = (wanted.name.clone(), core.config.deadlines);
     let mut lane = core.take(&service, core.holder(None, "being started", Hold::Firm)).await?;
     let before = name_is_free(core, &lane).await?;
@@ -49,14 +52,17 @@ async fn name_is_free<S: SiteAdapter>(core: &Core<S>, lane: &Lane) -> Result<Vec
     let (service, standing) = (lane.service(), lane.standing());
     let taken = || {
         let message = format!("site {} has a service named {service} already", core.config.name);
-        WireError::new(ErrorCode::NameTaken, message).with_hint(format!("remove it, or choose another name: ums rm {service}"))
+        WireError::new(ErrorCode::NameTaken, message)
+            .with_hint(format!("remove it, or choose another name: ums rm {service}"))
     };
     match standing.role() {
         Half::Destination(half) if half.is_resting() => Ok(Vec::new()),
         Half::Source(half) if matches!(half.stage(), source::Stage::Released | source::Stage::Lost) => {
             Ok(vec![Record::Removed])
         }
-        _ if !standing.is_home() => Err(must_be_home(core, &standing, service).await.err().unwrap_or_else(taken)),
+        _ if !standing.is_home() => {
+            Err(must_be_home(core, &standing, service).await.err().unwrap_or_else(taken))
+        }
         // At home, as far as the journal knows; a daemon that died while it removed the service did not write so.
         _ if core.look(service).await.remains => Err(taken()),
         _ => Ok(vec![Record::Removed]),
@@ -70,7 +76,10 @@ pub(crate) async fn list<S: SiteAdapter>(core: &Core<S>) -> Result<Vec<ServiceVi
 }
 
 /// One service of this site.
-pub(crate) async fn show<S: SiteAdapter>(core: &Core<S>, service: &ServiceName) -> Result<ServiceView, WireError> {
+pub(crate) async fn show<S: SiteAdapter>(
+    core: &Core<S>,
+    service: &ServiceName,
+) -> Result<ServiceView, WireError> {
     let doing = format!("look at service {service}");
     match core.within(core.config.deadlines.facts, &doing, core.site.status(service)).await {
         Ok(status) => Ok(view(core, status)),
@@ -92,7 +101,10 @@ pub(crate) async fn stop<S: SiteAdapter>(
 }
 
 /// Starts a stopped service again.
-pub(crate) async fn start<S: SiteAdapter>(core: &Core<S>, service: &ServiceName) -> Result<ServiceView, WireError> {
+pub(crate) async fn start<S: SiteAdapter>(
+    core: &Core<S>,
+    service: &ServiceName,
+) -> Result<ServiceView, WireError> {
     let _lane = at_home(core, service, "being started", Hold::Firm).await?;
     let doing = format!("start service {service}");
     Ok(view(core, core.within(core.config.deadlines.change, &doing, core.site.start(service)).await?))

@@ -49,14 +49,14 @@ pub(crate) async fn settle<S: SiteAdapter>(
     let chronicle = core.chronicles.of(row.id);
     loop {
         let standing = lane.standing();
-        let other = if !needs_word(&standing) {
-            None
-        } else {
+        let other = if needs_word(&standing) {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Settled::NotYet,
                 other = ask(core, &standing, row, &mut link) => other,
             }
+        } else {
+            None
         };
         let arrived = other == Some(Answer::Running) && row.role == Role::Source;
         if let Some(chronicle) = chronicle.as_deref().filter(|_| arrived) {
@@ -196,7 +196,11 @@ async fn ask<S: SiteAdapter>(
     }
 }
 
-async fn query<S: SiteAdapter>(core: &Core<S>, row: &MigrationRow, about: About) -> Result<Answer, WireError> {
+async fn query<S: SiteAdapter>(
+    core: &Core<S>,
+    row: &MigrationRow,
+    about: About,
+) -> Result<Answer, WireError> {
     let peer = core.peer_of(row)?;
     control::ask_state(core, &peer, about).await
 }
@@ -266,14 +270,17 @@ pub(crate) async fn conclude<S: SiteAdapter>(
         Outcome::Done => None,
         _ => Some(chronicle.blamed().await.or(cause).unwrap_or_else(|| unexplained(row, outcome))),
     };
-    let told = told || outcome == Outcome::Done;
+    // Only an abort has to be told: of any other end the other site knows, or cannot be told by this one.
+    let told = told || outcome != Outcome::RolledBack;
     if matches!(outcome, Outcome::Done | Outcome::RolledBack) {
         lane.raise(None);
     }
     drop(lane);
     let mut pause = core.config.deadlines.retry_least;
     let keep = core.config.limits.history.get();
-    while let Err(error) = core.chronicles.end(&chronicle, &core.journal, outcome, error.clone(), told, keep).await {
+    while let Err(error) =
+        core.chronicles.end(&chronicle, &core.journal, outcome, error.clone(), told, keep).await
+    {
         tracing::error!(migration = %row.id, error = failure::chain(&error), "cannot note the end of a migration");
         tokio::select! {
             biased;
@@ -292,7 +299,10 @@ fn unexplained(row: &MigrationRow, outcome: Outcome) -> WireError {
         Outcome::Stuck => ErrorCode::Stuck,
         Outcome::Done | Outcome::RolledBack => ErrorCode::Aborted,
     };
-    WireError::new(code, format!("the migration of {} was interrupted by a restart of a site's daemon", row.service))
+    WireError::new(
+        code,
+        format!("the migration of {} was interrupted by a restart of a site's daemon", row.service),
+    )
 }
 
 impl<S: SiteAdapter> Core<S> {

@@ -4,8 +4,8 @@
 //! recorded, the service is thawed, the destination is told, and the outcome is `rolled-back` with the cause. From
 //! COMMIT on [`crate::settle`] goes on, for as long as it takes.
 
-mod steps;
 mod image;
+mod steps;
 mod talk;
 mod tell;
 
@@ -62,9 +62,10 @@ pub(crate) async fn begin<S: SiteAdapter>(core: &Arc<Core<S>>, wish: Wish) -> Re
     let permit = Arc::clone(&core.permits).try_acquire_owned().map_err(|_| {
         WireError::new(ErrorCode::Busy, "as many migrations as this site allows are under way".to_owned())
     })?;
-    let preflight = preflight(core, &service, &to, Some(id)).await?;
+    let preflight =
+        preflight(core, &service, &to, Some(id)).await.map_err(|error| cannot(&service, &to, error))?;
     if let Some(refusal) = Preflight::refusal(&preflight.plan, &service, &to) {
-        return Err(refusal);
+        return Err(cannot(&service, &to, refusal));
     }
     let row = MigrationRow {
         id,
@@ -100,6 +101,12 @@ pub(crate) async fn begin<S: SiteAdapter>(core: &Arc<Core<S>>, wish: Wish) -> Re
     Ok(id)
 }
 
+/// The error with what was tried before what went wrong.
+fn cannot(service: &ServiceName, to: &SiteName, mut error: WireError) -> WireError {
+    error.message = format!("cannot migrate {service} to {to}: {}", error.message);
+    error
+}
+
 /// Why a service that is not at home here cannot leave.
 pub(crate) async fn must_be_home<S: SiteAdapter>(
     core: &Core<S>,
@@ -116,21 +123,31 @@ pub(crate) async fn must_be_home<S: SiteAdapter>(
     let found = core.journal.migration_of(service, standing.epoch(), role).await;
     let row = found.map_err(|error| failure::journal(&error))?;
     match (standing.role(), row) {
-        (Half::Source(half), _) if half.stage() == ums_model::source::Stage::Lost => {
-            Err(WireError::new(ErrorCode::Lost, format!("the state of service {service} was lost in a migration")))
-        }
+        (Half::Source(half), _) if half.stage() == ums_model::source::Stage::Lost => Err(WireError::new(
+            ErrorCode::Lost,
+            format!("the state of service {service} was lost in a migration"),
+        )),
         (Half::Source(half), _) if half.stage() == ums_model::source::Stage::Superseded => {
-            let message = format!("service {service} may run at another site: the copy here is kept for you to decide");
+            let message =
+                format!("service {service} may run at another site: the copy here is kept for you to decide");
             Err(WireError::new(ErrorCode::Stuck, message)
                 .with_hint(format!("if it runs there, remove the copy here: ums rm --force {service}")))
         }
         (Half::Source(half), Some(row)) if half.stage() == ums_model::source::Stage::Released => {
-            let message = format!("service {service} is not at site {} any more: it moved to {}", core.config.name, row.peer_name);
+            let message = format!(
+                "service {service} is not at site {} any more: it moved to {}",
+                core.config.name, row.peer_name
+            );
             Err(WireError::new(ErrorCode::ServiceNotFound, message))
         }
-        (Half::Destination(half), _) if half.is_resting() => Err(failure::no_service(service, &core.config.name)),
+        (Half::Destination(half), _) if half.is_resting() => {
+            Err(failure::no_service(service, &core.config.name))
+        }
         (_, Some(row)) => Err(crate::desk::already_migrating(service, row.id)),
-        (_, None) => Err(WireError::new(ErrorCode::Stuck, format!("service {service} is not at home here: {standing}"))),
+        (_, None) => Err(WireError::new(
+            ErrorCode::Stuck,
+            format!("service {service} is not at home here: {standing}"),
+        )),
     }
 }
 
@@ -158,10 +175,10 @@ impl<S: SiteAdapter> Migration<S> {
         self.chronicle.predicted(self.preflight.plan.predicted).await;
         let cause = match self.attempt().await {
             Ok(()) => None,
-            Err(mut cause) => {
+            Err(cause) => {
                 let row = self.chronicle.row();
-                cause.message = format!("cannot migrate {} to {}: {}", row.service, row.peer_name, cause.message);
-                tracing::warn!(migration = %self.chronicle.row().id, %cause, "the migration fails, the service stays here");
+                let cause = cannot(&row.service, &row.peer_name, cause);
+                tracing::warn!(migration = %row.id, %cause, "the migration fails, the service stays here");
                 self.chronicle.note(&journal, format!("rolling back: {}", cause.message)).await;
                 self.hang_up().await;
                 Some(cause)

@@ -8,7 +8,8 @@ use ums_model::phase::{Approach, Mode, Outcome, Phase};
 use ums_model::plan::{SiteFacts, Warning};
 use ums_model::report::Report;
 use ums_model::spec::{
-    ImageRef, InnerNetwork, InnerPath, Limits, PortPublish, RestartPolicy, ServiceSpec, SiteMount, VolumeMount,
+    ImageRef, InnerNetwork, InnerPath, Limits, PortPublish, RestartPolicy, ServiceSpec, SiteMount,
+    VolumeMount,
 };
 use ums_sites::adapter::{ImageRequest, ServiceStatus};
 

@@ -1,11 +1,12 @@
 //! What the site does in its own network namespace: the link to a place, and the published ports.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use ums_model::spec::Protocol;
 
-use crate::layout::{PlaceLayout, UPLINK};
-use crate::tool::{NetError, ip_batch, nft, run, sysctl};
+use crate::layout::{PlaceLayout, UPLINK, index_of};
+use crate::tool::{NetError, ip_batch, nft, run, succeeds, sysctl};
 
 /// Links the site with the place in the network namespace of process `keeper` and lets the service reach out through
 /// the site's address. No port is published yet. Ok = the link is up at this end. Safe to repeat: an older link of
@@ -40,7 +41,7 @@ pub async fn disconnect(place: &PlaceLayout) -> Result<(), NetError> {
     // Declared first, so that deleting never fails for its absence.
     nft(&format!("table inet {table}\ndelete table inet {table}\n")).await?;
     let link = place.link();
-    if std::path::Path::new("/sys/class/net").join(&link).exists() || link_exists(&link).await? {
+    if is_connected(place).await? {
         match run("ip", &["link", "delete", &link], "").await {
             // It goes by itself with the namespace of its other end, perhaps just now.
             Err(NetError::Failed { stderr, .. }) if stderr.contains("Cannot find device") => {}
@@ -50,13 +51,22 @@ pub async fn disconnect(place: &PlaceLayout) -> Result<(), NetError> {
     Ok(())
 }
 
-/// `/sys` may belong to another network namespace; `ip` asks the kernel about this one.
-async fn link_exists(link: &str) -> Result<bool, NetError> {
-    match run("ip", &["link", "show", "dev", link], "").await {
-        Ok(_) => Ok(true),
-        Err(NetError::Failed { .. }) => Ok(false),
-        Err(other) => Err(other),
-    }
+/// Whether the site's end of the link exists. It goes away with the place.
+pub async fn is_connected(place: &PlaceLayout) -> Result<bool, NetError> {
+    succeeds("ip", &["link", "show", "dev", &place.link()]).await
+}
+
+/// Numbers of places whose link would have an address that this network namespace has already, whoever gave it:
+/// another site on this machine, or somebody who uses the same range.
+pub async fn taken() -> Result<Vec<u16>, NetError> {
+    let shown = run("ip", &["-4", "-oneline", "address", "show"], "").await?;
+    Ok(shown.lines().filter_map(address).filter_map(index_of).collect())
+}
+
+/// The address in a line of `ip -oneline address show`.
+fn address(line: &str) -> Option<Ipv4Addr> {
+    let mut words = line.split_whitespace().skip_while(|word| *word != "inet").skip(1);
+    words.next()?.split('/').next()?.parse().ok()
 }
 
 fn ruleset(place: &PlaceLayout, published: bool) -> String {
@@ -86,4 +96,18 @@ fn ruleset(place: &PlaceLayout, published: bool) -> String {
          \x20   ip saddr {v4} masquerade\n    ip6 saddr {v6} masquerade\n\
          \x20   oifname \"{link}\" ip saddr 127.0.0.0/8 masquerade\n  }}\n}}\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_in_what_ip_prints() {
+        let line = "7: ua1a1a1a1-0    inet 10.213.0.5/30 scope global ua1a1a1a1-0\\       valid_lft forever";
+        assert_eq!(address(line), Some(Ipv4Addr::new(10, 213, 0, 5)));
+        assert_eq!(address("1: lo    inet6 ::1/128 scope host"), None);
+        let tunnel = "9: tun0    inet 10.8.0.1 peer 10.8.0.2/32 scope global tun0";
+        assert_eq!(address(tunnel), Some(Ipv4Addr::new(10, 8, 0, 1)));
+    }
 }

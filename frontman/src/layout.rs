@@ -74,6 +74,12 @@ pub fn free_index(used: impl IntoIterator<Item = u16>) -> Option<u16> {
     (0..PLACES).find(|index| !used.contains(index))
 }
 
+/// The number of the place whose link an address belongs to; `None` if it is not of the pool.
+pub fn index_of(address: Ipv4Addr) -> Option<u16> {
+    let offset = address.to_bits().checked_sub(POOL)?;
+    u16::try_from(offset / 4).ok().filter(|index| *index < PLACES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +104,16 @@ mod tests {
             assert_eq!(place.place_address().to_bits(), place.host_address().to_bits() + 1);
         }
         assert_eq!(layout(64).place_address(), Ipv4Addr::new(10, 213, 1, 2));
+    }
+
+    #[test]
+    fn the_number_of_a_place_follows_from_its_addresses() {
+        for index in [0, 1, 300, PLACES - 1] {
+            assert_eq!(index_of(layout(index).host_address()), Some(index));
+            assert_eq!(index_of(layout(index).place_address()), Some(index));
+        }
+        assert_eq!(index_of(Ipv4Addr::new(10, 212, 255, 255)), None);
+        assert_eq!(index_of(Ipv4Addr::new(10, 214, 0, 0)), None);
     }
 
     #[test]

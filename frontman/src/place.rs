@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use ums_model::spec::Protocol;
 
 use crate::layout::{INNER, INNER_NAMESPACE, INSIDE, PlaceLayout, UPLINK};
-use crate::tool::{NetError, ip_batch, nft, run, sysctl};
+use crate::tool::{NetError, ip_batch, nft, run, succeeds, sysctl};
 
 /// How long the site may take to plug in the uplink.
 const UPLINK_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause between two looks for it, each of which is a process.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// File that stands for the inner network namespace, in the keeper's mount namespace.
 pub fn inner_namespace() -> PathBuf {
@@ -19,7 +21,8 @@ pub fn inner_namespace() -> PathBuf {
 
 /// Builds the place in the current network namespace: waits for the uplink, makes the inner namespace with the
 /// constant addresses, translates in both directions. Ok = packets can pass, as far as the fence lets them. Safe to
-/// repeat: the inner namespace is kept if it exists, because a service may live in it.
+/// repeat, also where an earlier call was killed half-way: what exists is kept, because a service may live in the inner
+/// namespace, and what is missing is made.
 pub async fn build(place: &PlaceLayout) -> Result<(), NetError> {
     wait_for_uplink().await?;
     let (address, gateway) = (place.place_address(), place.host_address());
@@ -35,47 +38,52 @@ pub async fn build(place: &PlaceLayout) -> Result<(), NetError> {
     .await?;
     sysctl("ipv4/ip_forward", "1")?;
     sysctl("ipv6/conf/all/forwarding", "1")?;
-    if !inner_namespace().exists() {
-        build_inner(place).await?;
-    }
+    build_inner(place).await?;
     nft(&ruleset(place)).await
 }
 
 async fn wait_for_uplink() -> Result<(), NetError> {
     let started = Instant::now();
-    loop {
-        match run("ip", &["link", "show", "dev", UPLINK], "").await {
-            Ok(_) => return Ok(()),
-            Err(NetError::Failed { .. }) if started.elapsed() < UPLINK_DEADLINE => {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            Err(error) => return Err(error),
+    while !succeeds("ip", &["link", "show", "dev", UPLINK]).await? {
+        if started.elapsed() >= UPLINK_DEADLINE {
+            return Err(NetError::NoUplink { seconds: UPLINK_DEADLINE.as_secs() });
         }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
+    Ok(())
 }
 
 async fn build_inner(place: &PlaceLayout) -> Result<(), NetError> {
     let inner = &place.inner;
     let mtu = inner.mtu;
-    run("ip", &["netns", "add", INNER_NAMESPACE], "").await?;
+    if !succeeds("ip", &["-netns", INNER_NAMESPACE, "link", "show", "dev", "lo"]).await? {
+        // A name without a namespace behind it is in the way of a new one.
+        let _ = std::fs::remove_file(inner_namespace());
+        run("ip", &["netns", "add", INNER_NAMESPACE], "").await?;
+    }
+    if !succeeds("ip", &["link", "show", "dev", INSIDE]).await? {
+        let link = format!(
+            "link add {INSIDE} mtu {mtu} type veth peer name {INNER} mtu {mtu} netns {INNER_NAMESPACE}\n"
+        );
+        ip_batch(&link).await?;
+    }
     // The prefixes of the inner network are part of its addresses as the spec prints them.
     let (v4, v6) = (inner.address, inner.address6);
     let (gw4, gw6) = (inner.gateway, inner.gateway6);
     let (p4, p6) = (inner.prefix, inner.prefix6);
     ip_batch(&format!(
-        "link add {INSIDE} mtu {mtu} type veth peer name {INNER} mtu {mtu} netns {INNER_NAMESPACE}\n\
-         address add {gw4}/{p4} dev {INSIDE}\n\
-         address add {gw6}/{p6} dev {INSIDE} nodad\n\
+        "address replace {gw4}/{p4} dev {INSIDE}\n\
+         address replace {gw6}/{p6} dev {INSIDE} nodad\n\
          link set {INSIDE} up\n"
     ))
     .await?;
     let script = format!(
         "link set lo up\n\
-         address add {v4}/{p4} dev {INNER}\n\
-         address add {v6}/{p6} dev {INNER} nodad\n\
+         address replace {v4}/{p4} dev {INNER}\n\
+         address replace {v6}/{p6} dev {INNER} nodad\n\
          link set {INNER} up\n\
-         route add default via {gw4}\n\
-         route add ::/0 via {gw6}\n"
+         route replace default via {gw4}\n\
+         route replace ::/0 via {gw6}\n"
     );
     run("ip", &["-netns", INNER_NAMESPACE, "-batch", "-"], &script).await?;
     // MPTCP sockets cannot be dumped; no router advertisement may change the constant addresses.

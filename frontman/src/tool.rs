@@ -23,6 +23,9 @@ pub enum NetError {
     /// The tool did not end in time.
     #[error("{command} did not end within {seconds} s")]
     Timeout { command: String, seconds: u64 },
+    /// The site has not plugged in the place's uplink.
+    #[error("the site did not plug in the uplink of the place within {seconds} s")]
+    NoUplink { seconds: u64 },
     /// A kernel setting could not be written.
     #[error("cannot write {value} to {path}")]
     Sysctl { path: String, value: String, source: std::io::Error },
@@ -59,6 +62,15 @@ pub(crate) async fn run<S: AsRef<OsStr>>(tool: &str, args: &[S], input: &str) ->
     }
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(NetError::Failed { command: shown(), stderr })
+}
+
+/// Whether `tool args` ends with exit status 0.
+pub(crate) async fn succeeds(tool: &str, args: &[&str]) -> Result<bool, NetError> {
+    match run(tool, args, "").await {
+        Ok(_) => Ok(true),
+        Err(NetError::Failed { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Runs a list of `ip` commands in one process; the first failing one ends it.

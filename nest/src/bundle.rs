@@ -1,8 +1,10 @@
 //! The OCI bundle: what runc is told about the service. The same recipe gives the same container at every site.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use serde_json::{Value, json};
 
 use crate::layout::{bundle, etc, merged, shm};
@@ -26,6 +28,8 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
 ];
+/// How much of an image's `passwd` or `group` is looked at, in bytes.
+const MAX_USER_FILE: u64 = 4 << 20;
 /// ENOSYS: programs that probe for io_uring fall back to what can be dumped.
 const ENOSYS: u32 = 38;
 
@@ -77,7 +81,7 @@ impl User {
     pub(crate) fn resolve(user: &str, root: &Path) -> Option<Self> {
         let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
         let lookup = |file: &str, name: &str| -> Option<Vec<u32>> {
-            let text = fs::read_to_string(root.join("etc").join(file)).ok()?;
+            let text = read_inside(root, &format!("etc/{file}"))?;
             let line = text.lines().find(|line| {
                 let mut fields = line.split(':');
                 fields.next() == Some(name) || fields.nth(1) == Some(name)
@@ -101,6 +105,20 @@ impl User {
         };
         Some(Self { uid, gid })
     }
+}
+
+/// Reads a small text file of an image. Symbolic links lead no further than its root, and what is no file (a fifo would
+/// block for ever) is not read.
+fn read_inside(root: &Path, path: &str) -> Option<String> {
+    let root = open(root, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file =
+        openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS);
+    let file = fs::File::from(file.ok()?);
+    let mut text = Vec::new();
+    file.metadata().ok().filter(fs::Metadata::is_file)?;
+    file.take(MAX_USER_FILE).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Writes the bundle. Safe to repeat.
@@ -206,5 +224,24 @@ mod tests {
         assert_eq!(resolve("1000:1000"), Some((1000, 1000)));
         assert_eq!(resolve("1000"), Some((1000, 0)));
         assert_eq!(resolve("nobody-here"), None);
+    }
+
+    #[test]
+    fn the_files_of_an_image_cannot_lead_out_of_it_or_block() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        fs::write(outside.path(), "mallory:x:1:1::/:/bin/sh\n").unwrap();
+        fs::create_dir_all(root.path().join("etc")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.path().join("etc/passwd")).unwrap();
+        assert_eq!(User::resolve("mallory", root.path()), None);
+        fs::remove_file(root.path().join("etc/passwd")).unwrap();
+        // As an image of today has it: a link from its root.
+        fs::write(root.path().join("users"), "web:x:33:33::/:/bin/sh\n").unwrap();
+        std::os::unix::fs::symlink("/users", root.path().join("etc/passwd")).unwrap();
+        assert_eq!(User::resolve("web", root.path()), Some(User { uid: 33, gid: 33 }));
+        fs::remove_file(root.path().join("etc/passwd")).unwrap();
+        let (fifo, mode) = (root.path().join("etc/passwd"), Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert_eq!(User::resolve("web", root.path()), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The destination's side: arm, restore into HELD, resume, discard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,13 +20,15 @@ use ums_transfer::frame::{Channel, FrameReader};
 use crate::layout::{images as images_dir, proxy_path, proxy_socket};
 use crate::parcel::{Item, Tree};
 use crate::protocol::RestoredCopy;
-use crate::right::Right;
+use crate::right::{Record, Right};
 use crate::runc::Restore;
 use crate::server::{Nest, failure};
 use crate::source::new_images;
 
 /// Longest time for runc and CRIU to start and ask for their images.
 const ARM_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a copy that was broken off while it was restored may take to freeze before it is killed.
+const FREEZE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A restore that waits for its images: runc has prepared the container, CRIU is started, our proxy holds its request.
 pub(crate) struct Armed {
@@ -120,15 +122,14 @@ impl Nest {
         let Armed { tasks, proxy, mut runc, memory, .. } = armed;
         let restored = async {
             self.record_right(epoch, Right::Restoring, tasks)?;
-            self.try_restore(epoch, proxy, &mut runc, frames).await
+            self.try_restore(epoch, proxy, &mut runc, memory, frames).await
         };
         match restored.await {
             Ok(restored) => Ok(restored),
             Err(error) => {
-                // What is still to be restored dies with the rest; runc ends when its CRIU has.
-                self.discard(epoch).await?;
+                // Before its container is taken away from under it: it ends when its CRIU has.
                 runc.end().await;
-                drop(memory);
+                self.discard(epoch).await?;
                 Err(error)
             }
         }
@@ -153,7 +154,9 @@ impl Nest {
     async fn try_restore<R: AsyncRead + Unpin>(
         &self,
         epoch: Epoch,
-        mut armed: Armed,
+        proxy: ArmedRestore,
+        runc: &mut Restore,
+        memory: Tmpfs,
         frames: &mut FrameReader<R>,
     ) -> Result<RestoredCopy, WireError> {
         let failed = |error: &dyn std::error::Error| failure(ErrorCode::RestoreFailed, error);
@@ -177,13 +180,13 @@ impl Nest {
         tokio::task::block_in_place(|| unpack.finish())?;
         let synced = complete.elapsed();
         let deadlines = RestoreDeadlines::default();
-        let restoring = armed.proxy.go(deadlines).await.map_err(|error| restore_failed(&error))?;
+        let restoring = proxy.go(deadlines).await.map_err(|error| restore_failed(&error))?;
         let held = restoring.held().await.map_err(|error| restore_failed(&error))?;
         let held_after = complete.elapsed();
-        armed.runc.ended().await.map_err(|error| failed(&error))?;
+        runc.ended().await.map_err(|error| failed(&error))?;
         tracing::info!(?synced, ?held_after, runc_ended = ?complete.elapsed(), "restored");
         // Giving a gigabyte back takes longer than everything that is still to do here.
-        tokio::task::spawn_blocking(move || drop(armed.memory));
+        tokio::task::spawn_blocking(move || drop(memory));
         let tasks =
             u32::try_from(self.cgroup.procs().map_err(|error| failed(&error))?.len()).unwrap_or(u32::MAX);
         let restored = held.tasks.processes;
@@ -198,38 +201,68 @@ impl Nest {
 
     /// After GRANTED(E): thaws. Ok = every task is thawed; the fence stays closed. Safe to repeat.
     pub(crate) async fn resume(&self, epoch: Epoch) -> Result<(), WireError> {
-        self.require_epoch(epoch)?;
+        self.require_same_epoch("resume", epoch)?;
         let record = self.require("resume", &[Right::Held, Right::Run])?;
-        if record.right == Right::Held {
-            let tasks = self.cgroup.procs().map_err(|error| failure(ErrorCode::Internal, &error))?.len();
-            if tasks < record.tasks as usize {
-                let message = format!("{tasks} of {} held tasks are left: the copy is dead", record.tasks);
-                return Err(WireError::new(ErrorCode::Lost, message));
-            }
+        let tasks = self.cgroup.procs().map_err(|error| failure(ErrorCode::Internal, &error))?.len();
+        if record.right == Right::Held && tasks < record.tasks as usize {
+            let message = format!("{tasks} of {} held tasks are left: the copy is dead", record.tasks);
+            return Err(WireError::new(ErrorCode::Lost, message));
         }
-        self.record_right(epoch, Right::Run, record.tasks)?;
-        self.cgroup.thaw().map_err(|error| failure(ErrorCode::Internal, &error))?;
-        self.set_since(crate::keeper::unix_ms());
-        Ok(())
+        if record.right == Right::Held {
+            self.record_all(Record { right: Right::Run, fenced: true, ..record })?;
+            self.set_since(crate::keeper::unix_ms());
+        }
+        self.let_run().map_err(|error| failure(ErrorCode::Internal, &error))
     }
 
     /// After RUNNING(E): opens the fence. Safe to repeat.
     pub(crate) async fn open(&self, epoch: Epoch) -> Result<(), WireError> {
-        self.require_epoch(epoch)?;
-        self.require("open the fence of", &[Right::Run])?;
+        self.require_same_epoch("open the fence of", epoch)?;
+        let record = self.require("open the fence of", &[Right::Run])?;
+        // Whoever asks knows that it is allowed: a full disk only means that the next nest has to be asked again.
+        if record.fenced
+            && let Err(error) = self.record_all(Record { fenced: false, ..record })
+        {
+            tracing::warn!(error = %error.message, "cannot record that the fence is open");
+        }
         fence::open().await.map_err(|error| failure(ErrorCode::Internal, &error))
     }
 
     /// Ends whatever exists of the copy. Ok = no process of it is left, and none ever ran. Safe to repeat.
     pub(crate) async fn discard(&self, epoch: Epoch) -> Result<(), WireError> {
         self.require_epoch(epoch)?;
-        self.require("discard", &[Right::Prepared, Right::Restoring, Right::Held, Right::Discarded])?;
+        let rights = [Right::Prepared, Right::Restoring, Right::Held, Right::Discarded];
+        let before = self.require("discard", &rights)?;
         self.record_right(epoch, Right::Discarded, 0)?;
-        // Dropped first: a proxy that loses its nest before the word to go refuses, and CRIU restores nothing.
-        drop(self.armed.lock().await.take());
+        self.disarm().await;
+        if before.right == Right::Restoring {
+            // Where a CRIU still has tasks in its hands, none of them shall run when it dies first. If they cannot be
+            // stopped they die one by one, behind the fence.
+            let _ = self.cgroup.freeze_async(FREEZE_DEADLINE).await;
+        }
         self.kill_all().await?;
         images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Internal, &error))
     }
+}
+
+/// The names of the dump's pipes as they may be handed on to runc: `pipe:[NUMBER]`, or nothing.
+fn pipe_names(requirements: &RestoreRequirements) -> Result<Vec<String>, WireError> {
+    let valid = |name: &str| {
+        let number = name.strip_prefix("pipe:[").and_then(|rest| rest.strip_suffix(']'));
+        number.is_some_and(|digits| {
+            (1..=20).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    let names = requirements.stdio_pipes.iter().map(|name| match name {
+        None => Ok(String::new()),
+        Some(name) if valid(name) => Ok(name.clone()),
+        Some(name) => {
+            let shown: String = name.chars().take(40).collect();
+            let message = format!("the source names {shown:?} as a pipe of the service");
+            Err(WireError::new(ErrorCode::RestoreFailed, message))
+        }
+    });
+    names.collect()
 }
 
 /// What a service's own files may be: it had the capabilities to make them at the source.
@@ -247,7 +280,9 @@ const SERVICE_FILES: WritePolicy = WritePolicy {
 fn restore_failed(error: &RestoreError) -> WireError {
     let wire = failure(ErrorCode::RestoreFailed, error);
     match error {
-        RestoreError::Failed(failure) => wire.with_hint(format!("{}; then check this host: ums doctor", failure.remedy)),
+        RestoreError::Failed(failure) => {
+            wire.with_hint(format!("{}; then check this host: ums doctor", failure.remedy))
+        }
         _ => wire,
     }
 }
@@ -257,6 +292,8 @@ struct Unpack {
     sink: Sink,
     trees: BTreeMap<Tree, TreeWriter>,
     open: BTreeMap<Channel, Writing>,
+    /// Names that have come: what is appended to an image later would be believed as if it were its.
+    images: BTreeSet<String>,
 }
 
 enum Writing {
@@ -280,12 +317,18 @@ impl Unpack {
             sink: Sink::open(&images_dir(), u64::MAX).map_err(|error| refused(&error))?,
             trees,
             open: BTreeMap::new(),
+            images: BTreeSet::new(),
         })
     }
 
     fn open(&mut self, channel: Channel, name: &str, item: Item) -> Result<(), WireError> {
         let writing = match item {
             Item::Image => {
+                if !self.images.insert(name.to_owned()) {
+                    let shown: String = name.chars().take(100).collect();
+                    let message = format!("the source sends image {shown:?} twice");
+                    return Err(WireError::new(ErrorCode::RestoreFailed, message));
+                }
                 // An image may be empty, and must be there all the same.
                 self.sink.write(name, &[]).map_err(|error| refused(&error))?;
                 Writing::Image(name.to_owned())
@@ -328,5 +371,25 @@ impl Unpack {
             writer.complete().map_err(|error| refused(&error))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pipes_are_handed_on_to_runc() {
+        let named = |name: &str| {
+            let name = (!name.is_empty()).then(|| name.to_owned());
+            pipe_names(&RestoreRequirements { stdio_pipes: [name, None, None], tasks: 1 })
+        };
+        assert_eq!(named("pipe:[123]").unwrap(), ["pipe:[123]", "", ""]);
+        assert_eq!(named("").unwrap(), ["", "", ""]);
+        let long = format!("pipe:[{}]", "1".repeat(1000));
+        for hostile in ["pipe:[]", "pipe:[1", "pipe:[-1]", "/dev/pipe:[1]", "pipe:[1]\n", "pipe:[1]x", &long]
+        {
+            assert!(named(hostile).is_err(), "{hostile:?}");
+        }
     }
 }

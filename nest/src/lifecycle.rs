@@ -73,7 +73,8 @@ impl Nest {
         if !record.fenced {
             ums_frontman::fence::open().await.map_err(|error| internal(&error))?;
         }
-        let hint = "look at the command and the image: `ums exec` needs a running service, `ums logs` shows output";
+        let hint =
+            "look at the command and the image: `ums exec` needs a running service, `ums logs` shows output";
         let refused = |error| failure(ErrorCode::BadRequest, &error).with_hint(hint);
         self.runc.create().await.map_err(refused)?;
         self.runc.start().await.map_err(refused)
@@ -122,7 +123,8 @@ impl Nest {
         let root = runc_root();
         if root.exists() {
             unmount_below(&root).map_err(|error| {
-                let message = format!("cannot unmount what a broken restore left below {}: {error}", root.display());
+                let message =
+                    format!("cannot unmount what a broken restore left below {}: {error}", root.display());
                 WireError::new(ErrorCode::Internal, message)
             })?;
         }

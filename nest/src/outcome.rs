@@ -10,9 +10,12 @@ use ums_model::names::Epoch;
 /// How long an operation may take to begin whose result is asked for already: the two connections race.
 const BEGIN_DEADLINE: Duration = Duration::from_secs(5);
 
+/// The last operation's epoch, and its result if it has ended.
+type Last<T> = Option<(Epoch, Option<Result<T, WireError>>)>;
+
 /// Result of a streamed operation, which its result request waits for.
 pub(crate) struct Outcome<T> {
-    last: Mutex<Option<(Epoch, Option<Result<T, WireError>>)>>,
+    last: Mutex<Last<T>>,
     changed: Notify,
 }
 
@@ -39,8 +42,12 @@ impl<T: Clone> Outcome<T> {
     /// How the operation of `epoch` ended, once it has. `None`: this nest knows of none; it may have been its
     /// predecessor's.
     pub(crate) async fn wait(&self, epoch: Epoch) -> Option<Result<T, WireError>> {
+        self.wait_from(epoch, BEGIN_DEADLINE).await
+    }
+
+    async fn wait_from(&self, epoch: Epoch, begin: Duration) -> Option<Result<T, WireError>> {
         let began = self.until(|last| last.is_some_and(|(of, _)| of == epoch).then_some(()));
-        tokio::time::timeout(BEGIN_DEADLINE, began).await.ok()?;
+        tokio::time::timeout(begin, began).await.ok()?;
         self.until(|last| match last {
             Some((of, result)) if of == epoch => result.map(Some),
             // Another epoch's has replaced it.
@@ -49,7 +56,7 @@ impl<T: Clone> Outcome<T> {
         .await
     }
 
-    async fn until<U>(&self, look: impl Fn(Option<(Epoch, Option<Result<T, WireError>>)>) -> Option<U>) -> U {
+    async fn until<U>(&self, look: impl Fn(Last<T>) -> Option<U>) -> U {
         loop {
             let changed = self.changed.notified();
             let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -65,18 +72,18 @@ impl<T: Clone> Outcome<T> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_result_is_waited_for_only_where_something_is_under_way() {
-        let outcome = Outcome::new();
-        assert!(outcome.wait(Epoch(1)).await.is_none(), "nothing has begun");
+        let (outcome, at_once) = (Outcome::new(), Duration::ZERO);
+        assert!(outcome.wait_from(Epoch(1), at_once).await.is_none(), "nothing has begun");
         let (found, ()) = tokio::join!(outcome.wait(Epoch(1)), async {
-            tokio::time::sleep(BEGIN_DEADLINE / 2).await;
+            tokio::task::yield_now().await;
             outcome.begin(Epoch(1));
-            tokio::time::sleep(BEGIN_DEADLINE * 100).await;
+            tokio::task::yield_now().await;
             outcome.set(Epoch(1), Ok(7));
         });
         assert_eq!(found, Some(Ok(7)));
         assert_eq!(outcome.wait(Epoch(1)).await, Some(Ok(7)), "asked twice");
-        assert_eq!(outcome.wait(Epoch(2)).await, None, "of another epoch");
+        assert!(outcome.wait_from(Epoch(2), at_once).await.is_none(), "of another epoch");
     }
 }

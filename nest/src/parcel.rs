@@ -7,6 +7,7 @@
 //! volume/NAME  a volume
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,9 @@ pub(crate) enum Tree {
 impl Tree {
     /// All trees that travel with a service, with their directories at the source.
     pub(crate) fn of_source(recipe: &Recipe, upper: PathBuf) -> Vec<(Self, PathBuf)> {
-        let volumes = recipe.volumes.iter().map(|bind| (Self::Volume(bind.name.clone()), bind.host.clone()));
+        // One that is mounted twice travels once.
+        let volumes: BTreeMap<_, _> =
+            recipe.volumes.iter().map(|bind| (Self::Volume(bind.name.clone()), bind.host.clone())).collect();
         [(Self::Upper, upper), (Self::Shm, shm())].into_iter().chain(volumes).collect()
     }
 

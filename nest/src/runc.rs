@@ -16,6 +16,8 @@ use crate::layout::{bundle, images, runc_root, service_pid};
 pub(crate) const CONTAINER: &str = "service";
 /// Longest time a runc call other than a restore may take.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// How long a restore that was refused may take to clean up.
+const END_DEADLINE: Duration = Duration::from_secs(10);
 /// How much of runc's words is passed on.
 const MAX_WORDS: usize = 4096;
 
@@ -44,6 +46,14 @@ pub(crate) struct Runc {
 impl Runc {
     pub(crate) fn new(path: PathBuf, stdio: [OwnedFd; 3]) -> Self {
         Self { path, stdio }
+    }
+
+    /// The names under which CRIU knows the service's stdio pipes.
+    pub(crate) fn stdio_pipes(&self) -> io::Result<[String; 3]> {
+        let [stdin, stdout, stderr] = &self.stdio;
+        let name =
+            |fd: &OwnedFd| -> io::Result<String> { Ok(format!("pipe:[{}]", rustix::fs::fstat(fd)?.st_ino)) };
+        Ok([name(stdin)?, name(stdout)?, name(stderr)?])
     }
 
     /// Creates the container from the bundle; its process waits for [`Runc::start`].
@@ -155,6 +165,16 @@ pub(crate) struct Restore {
 }
 
 impl Restore {
+    /// Sees to it that runc has ended after its restore has failed or was called off: it then cleans up by itself,
+    /// and only one that does not is killed.
+    pub(crate) async fn end(&mut self) {
+        if tokio::time::timeout(END_DEADLINE, self.child.wait()).await.is_err() {
+            tracing::warn!("runc restore does not end and is killed");
+            let _ = self.child.start_kill();
+            let _ = tokio::time::timeout(END_DEADLINE, self.child.wait()).await;
+        }
+    }
+
     /// Waits until runc has written down the restored container. Ok = runc knows it. Cancel safe.
     pub(crate) async fn ended(&mut self) -> Result<(), RuncError> {
         finish("restore", &mut self.child, &self.log).await

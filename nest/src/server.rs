@@ -16,7 +16,6 @@ use ums_engine::images;
 use ums_engine::tools::{Tool, locate};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
-use ums_model::names::Epoch;
 use ums_transfer::frame::{Conversation, FrameError};
 
 use crate::client::local_deadlines;
@@ -29,8 +28,6 @@ use crate::recipe::Recipe;
 use crate::right::{Record, Right};
 use crate::runc::Runc;
 
-/// How long a result may be asked for before its operation has begun: two connections are served in any order.
-const BEGIN_DEADLINE: Duration = Duration::from_secs(2);
 /// Longest time for CRIU to look at the kernel.
 const WARM_UP: Duration = Duration::from_secs(30);
 /// How long exec sessions may take to end after their commands were killed.
@@ -131,7 +128,8 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
         restored: Outcome::new(),
         memory: Mutex::new(Memory {
             record,
-            since: crate::state::read_json(&crate::layout::since()).unwrap_or_else(|_| crate::keeper::unix_ms()),
+            since: crate::state::read_json(&crate::layout::since())
+                .unwrap_or_else(|_| crate::keeper::unix_ms()),
             stopped: false,
             sessions: CancellationToken::new(),
         }),
@@ -215,13 +213,13 @@ impl Nest {
                 return exec::run(&self.runc, &request, conversation, &end).await;
             }
             Request::Dump { epoch } => {
-                self.dumped.begin();
+                self.dumped.begin(epoch);
                 let result = self.dump(epoch, &mut conversation.writer).await;
                 self.dumped.set(epoch, result);
                 return Ok(());
             }
             Request::Restore { epoch } => {
-                self.restored.begin();
+                self.restored.begin(epoch);
                 let result = self.restore(epoch, &mut conversation.reader).await;
                 self.restored.set(epoch, result);
                 return Ok(());
@@ -249,10 +247,10 @@ impl Nest {
             }
             Request::Requirements => return self.requirements().map_or_else(failed, Reply::Requirements),
             Request::DumpResult { epoch } => {
-                return self.dumped.wait(epoch, "dump").await.map_or_else(failed, Reply::Dumped);
+                return self.dump_result(epoch).await.map_or_else(failed, Reply::Dumped);
             }
             Request::RestoreResult { epoch } => {
-                return self.restored.wait(epoch, "restore").await.map_or_else(failed, Reply::Restored);
+                return self.restore_result(epoch).await.map_or_else(failed, Reply::Restored);
             }
             Request::Signal { signal } => return done(self.signal(signal)),
             Request::Wire => {
@@ -280,7 +278,7 @@ impl Nest {
 
     async fn quit(&self) -> Result<(), WireError> {
         let _life = self.life.lock().await;
-        drop(self.armed.lock().await.take());
+        self.disarm().await;
         self.kill_all().await
     }
 

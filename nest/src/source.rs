@@ -171,13 +171,9 @@ impl Nest {
             return result;
         }
         match self.record() {
-            Record { epoch: of, right: Right::Dumped, tasks, .. } if of == epoch => Ok(DumpedCopy {
-                tasks,
-                dump_ms: 0.0,
-                frozen_at_boot_ms: 0.0,
-                memory_bytes: 0,
-                file_bytes: 0,
-            }),
+            Record { epoch: of, right: Right::Dumped, tasks, .. } if of == epoch => {
+                Ok(DumpedCopy { tasks, dump_ms: 0.0, frozen_at_boot_ms: 0.0, memory_bytes: 0, file_bytes: 0 })
+            }
             Record { right, .. } => {
                 let message = format!("no dump in epoch {epoch} is under way; the copy is {right:?}");
                 Err(WireError::new(ErrorCode::DumpFailed, message.to_lowercase()))
@@ -320,7 +316,9 @@ async fn send_tree<W: AsyncWrite + Unpin>(
 fn dump_failed(error: &DumpError) -> WireError {
     let wire = failure(ErrorCode::DumpFailed, error);
     match error {
-        DumpError::Criu { failure, .. } => wire.with_hint(format!("{}; then check this host: ums doctor", failure.remedy)),
+        DumpError::Criu { failure, .. } => {
+            wire.with_hint(format!("{}; then check this host: ums doctor", failure.remedy))
+        }
         DumpError::Harmed { .. } => WireError::new(ErrorCode::Stuck, wire.message),
         _ => wire,
     }

@@ -101,7 +101,8 @@ pub struct Dump {
     /// thaws the service by itself: nobody can have committed.
     pub stream: Box<dyn AsyncRead + Send + Unpin>,
     /// Resolves once the nest has answered: Ok = the service is frozen, complete, and stays so until `thaw` or
-    /// `release`; Err = it runs as before.
+    /// `release`; Err = it runs as before, except with `link-cut` or `stuck` and where the nest itself died: then only
+    /// `status` tells, and `thaw` lets it run.
     pub done: std::pin::Pin<Box<dyn Future<Output = SiteResult<Dumped>> + Send>>,
 }
 
@@ -196,7 +197,8 @@ pub trait SiteAdapter: Send + Sync + 'static {
     fn resume(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<()>> + Send;
     /// Destination, after RUNNING(E) is durable: open the fence and publish the ports.
     fn open(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<()>> + Send;
-    /// Destination: end and remove whatever exists of the copy of this epoch. Ok = proven gone.
+    /// Destination: end and remove whatever exists of the copy of this epoch. Ok = proven gone; a copy of
+    /// another epoch stays.
     fn discard(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<()>> + Send;
 }
 

@@ -39,6 +39,9 @@ const QUICK: Duration = Duration::from_secs(15);
 /// How long a nest may take to change a copy's life; beyond the nest's own deadlines.
 const SLOW: Duration = Duration::from_secs(120);
 
+/// Longest time that a service gets to end by itself, whatever was asked for.
+const MAX_GRACE: Duration = Duration::from_secs(24 * 3600);
+
 /// What an embedded site is made of.
 #[derive(Debug, Clone)]
 pub struct EmbeddedConfig {
@@ -66,8 +69,8 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the site: makes its directories, opens the store, and publishes again what runs. Blocking. Safe to
-    /// repeat.
+    /// Opens the site: makes its directories, opens the store, clears away what was being removed, and links and
+    /// publishes again what has a keeper. Blocking. Safe to repeat; services go on undisturbed.
     pub fn open(config: EmbeddedConfig) -> SiteResult<Self> {
         if config.state.starts_with("/run") || config.state.starts_with("/var/run") {
             let message = format!("{} is volatile, and hidden from keepers", config.state.display());
@@ -79,10 +82,32 @@ impl Embedded {
             std::fs::create_dir_all(&path)
                 .map_err(|error| internal(&format!("make {}", path.display()), &error))?;
         }
+        // Set-uid programs of services must not be within reach of the host's users.
+        for dir in ["services", "volumes"] {
+            let path = config.state.join(dir);
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            std::fs::set_permissions(&path, mode)
+                .map_err(|error| internal(&format!("protect {}", path.display()), &error))?;
+        }
         let store =
             Store::open(&config.state.join("store")).map_err(|error| chained(ErrorCode::Internal, &error))?;
         let registry = Arc::new(tokio::sync::Mutex::new(()));
-        Ok(Self { config: Arc::new(config), store: Arc::new(store), registry })
+        let site = Self { config: Arc::new(config), store: Arc::new(store), registry };
+        site.sweep();
+        // A runtime of its own, on a thread of its own: the caller may have one already, on which nobody may block.
+        let reconnected = std::thread::scope(|scope| {
+            let work = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.map(|runtime| runtime.block_on(site.reconnect()))
+            };
+            scope.spawn(work).join()
+        });
+        match reconnected {
+            Ok(Ok(result)) => result?,
+            Ok(Err(error)) => return Err(internal("start to look after the network", &error)),
+            Err(_) => return Err(WireError::new(ErrorCode::Internal, "a task ended unexpectedly")),
+        }
+        Ok(site)
     }
 
     fn services_dir(&self) -> PathBuf {
@@ -173,6 +198,7 @@ impl SiteAdapter for Embedded {
     }
 
     async fn stop(&self, name: &ServiceName, grace: Duration) -> SiteResult<ServiceStatus> {
+        let grace = grace.min(MAX_GRACE);
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         self.ask(name, &Request::Stop { grace_ms }, SLOW + grace).await?;
         self.observe(name).await

@@ -39,10 +39,12 @@ pub(super) async fn require_token<S: SiteAdapter>(
     next: Next,
 ) -> Response {
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let presented = header.and_then(|value| value.split_once(' ')).and_then(|(scheme, token)| {
-        scheme.eq_ignore_ascii_case("bearer").then(|| hash(token.trim()))
-    });
-    let Some(presented) = presented else { return unknown("a token is needed to use this API from another machine") };
+    let presented = header
+        .and_then(|value| value.split_once(' '))
+        .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer").then(|| hash(token.trim())));
+    let Some(presented) = presented else {
+        return unknown("a token is needed to use this API from another machine");
+    };
     let tokens = match core.journal.tokens().await {
         Ok(tokens) => tokens,
         Err(error) => return Failure(failure::journal(&error)).into_response(),
@@ -55,16 +57,20 @@ pub(super) async fn require_token<S: SiteAdapter>(
     match found {
         None => unknown("this token is not known here"),
         Some(TokenRole::Admin) => next.run(request).await,
-        Some(TokenRole::Read) if matches!(*request.method(), Method::GET | Method::HEAD) => next.run(request).await,
+        Some(TokenRole::Read) if matches!(*request.method(), Method::GET | Method::HEAD) => {
+            next.run(request).await
+        }
         Some(TokenRole::Read) => {
             let error = WireError::new(ErrorCode::Refused, "this token only allows to look".to_owned());
-            (StatusCode::FORBIDDEN, Failure(error.with_hint("use a token with the role admin"))).into_response()
+            (StatusCode::FORBIDDEN, Failure(error.with_hint("use a token with the role admin")))
+                .into_response()
         }
     }
 }
 
 fn unknown(why: &str) -> Response {
-    let error = WireError::new(ErrorCode::Refused, why.to_owned()).with_hint("make one at the site: ums token new NAME");
+    let error = WireError::new(ErrorCode::Refused, why.to_owned())
+        .with_hint("make one at the site: ums token new NAME");
     (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], Failure(error)).into_response()
 }
 

@@ -41,7 +41,10 @@ pub(super) async fn exec<S: SiteAdapter>(
     core.tasks.clone().spawn(async move {
         let relay = async {
             let mut client = TokioIo::new(upgrade.await?);
-            copy_bidirectional(&mut client, &mut nest).await.map(drop).map_err(Box::<dyn std::error::Error + Send + Sync>::from)
+            copy_bidirectional(&mut client, &mut nest)
+                .await
+                .map(drop)
+                .map_err(Box::<dyn std::error::Error + Send + Sync>::from)
         };
         tokio::select! {
             biased;

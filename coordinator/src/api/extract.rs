@@ -37,7 +37,8 @@ impl From<WireError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(self.0)).into_response()
     }
 }
@@ -50,7 +51,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             .await
             .map_err(|rejection| bad(format!("cannot read the body: {}", rejection.body_text())))?;
         let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        serde_json::from_slice(json).map(Self).map_err(|error| bad(format!("cannot understand the body: {error}")))
+        serde_json::from_slice(json)
+            .map(Self)
+            .map_err(|error| bad(format!("cannot understand the body: {error}")))
     }
 }
 

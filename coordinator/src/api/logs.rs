@@ -48,7 +48,10 @@ pub(super) async fn logs<S: SiteAdapter>(
 ) -> Result<Response, Failure> {
     let path = services::log_path(&core, &name).await?;
     let failed = |error: io::Error| {
-        WireError::new(ErrorCode::Internal, format!("cannot read the log of {name} ({}): {error}", path.display()))
+        WireError::new(
+            ErrorCode::Internal,
+            format!("cannot read the log of {name} ({}): {error}", path.display()),
+        )
     };
     let mut file = File::open(&path).await.map_err(failed)?;
     let at = match which.tail {
@@ -146,7 +149,12 @@ mod tests {
             for count in 0..5 {
                 let at = begin_of_last(&mut File::open(&path).await.unwrap(), count).await.unwrap();
                 let expected: String = lines[lines.len().saturating_sub(count)..].concat();
-                assert_eq!(text[usize::try_from(at).unwrap()..], expected, "{count} of {:?}", &text[..text.len().min(9)]);
+                assert_eq!(
+                    text[usize::try_from(at).unwrap()..],
+                    expected,
+                    "{count} of {:?}",
+                    &text[..text.len().min(9)]
+                );
             }
         }
     }

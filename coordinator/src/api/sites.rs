@@ -95,7 +95,8 @@ async fn call<S: SiteAdapter>(core: &Core<S>, peer: &PairedRow) -> Check {
 
 /// A service that wants nothing, to ask the plan's checks about the site alone.
 fn nothing() -> Result<ServiceSpec, WireError> {
-    let name = ServiceName::new("doctor").map_err(|error| WireError::new(ErrorCode::Internal, error.to_string()))?;
+    let name =
+        ServiceName::new("doctor").map_err(|error| WireError::new(ErrorCode::Internal, error.to_string()))?;
     Ok(ServiceSpec::new(name, ImageRef { digest: Digest::sha256([0; 32]), name: "none".to_owned() }))
 }
 

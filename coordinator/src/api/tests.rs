@@ -76,13 +76,16 @@ fn requests_have_the_documented_fields() {
         assert_eq!(schema["additionalProperties"], false, "{name}");
         schema["properties"].as_object().unwrap().keys().cloned().collect()
     };
-    let of = |value: serde_json::Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let of = |value: serde_json::Value| -> BTreeSet<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    };
     let service = view::CreateService::new(
         "web".parse().unwrap(),
         ums_sites::adapter::ImageRequest::Image("redis".to_owned()),
     );
     assert_eq!(fields("CreateService"), of(serde_json::to_value(service).unwrap()));
-    let start = view::StartMigration { service: "web".parse().unwrap(), to: "b".parse().unwrap(), mode: None };
+    let start =
+        view::StartMigration { service: "web".parse().unwrap(), to: "b".parse().unwrap(), mode: None };
     assert_eq!(fields("StartMigration"), of(serde_json::to_value(start).unwrap()));
     assert_eq!(fields("StopService"), of(serde_json::to_value(view::StopService::default()).unwrap()));
     let token = view::CreateToken { name: "ci".to_owned(), role: None };

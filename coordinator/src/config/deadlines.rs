@@ -29,14 +29,15 @@ pub struct Deadlines {
     /// Pause between signs of life on a quiet link. Default 3 s.
     #[serde(deserialize_with = "seconds")]
     pub keep_alive: Duration,
-    /// The answer of another site to a question that it answers from its journal or its host. Default 15 s.
+    /// The answer of another site to a question that it answers from its journal or its host, and to an offer. It
+    /// covers that site's `facts`; a site that is gone is noticed by `idle`. Default 60 s.
     #[serde(deserialize_with = "seconds")]
     pub answer: Duration,
-    /// The site's own answer about a host or a service. Default 10 s.
+    /// The site's own answer about a host or a service. Default 30 s.
     #[serde(deserialize_with = "seconds")]
     pub facts: Duration,
     /// The start, the stop or another change of a service that a user asked for, on top of the grace that the user
-    /// gave. Importing an image is not covered: it may read gigabytes. Default 120 s.
+    /// gave. A start may unpack the image; importing it is not covered. Default 10 min.
     #[serde(deserialize_with = "seconds")]
     pub change: Duration,
     /// Importing an image. Default 30 min.
@@ -58,10 +59,11 @@ pub struct Deadlines {
     /// From the last byte of the dump to HELD. Default 5 min.
     #[serde(deserialize_with = "seconds")]
     pub held: Duration,
-    /// One attempt to tell COMMIT and to hear what became of it. Default 60 s.
+    /// One attempt to tell COMMIT, or ABORT, and to hear what became of it; it covers an `act`. Default 180 s.
     #[serde(deserialize_with = "seconds")]
     pub commit: Duration,
-    /// One act on a copy: thaw, resume, open, discard, release, a look at it. Default 60 s.
+    /// One act on a copy: thaw, resume, open, discard, release, a look at it. Longer than the site's own deadlines for
+    /// these, whose errors say more. Default 150 s.
     #[serde(deserialize_with = "seconds")]
     pub act: Duration,
     /// The destination's reservation: how long it waits for the next step of a source that is connected but says
@@ -98,17 +100,17 @@ impl Default for Deadlines {
             idle: s(15),
             stall: s(30),
             keep_alive: s(3),
-            answer: s(15),
-            facts: s(10),
-            change: s(120),
+            answer: s(60),
+            facts: s(30),
+            change: s(10 * 60),
             import: s(30 * 60),
             blob: s(30 * 60),
             arm: s(5 * 60),
             freeze: s(60),
             transfer: s(60 * 60),
             held: s(5 * 60),
-            commit: s(60),
-            act: s(60),
+            commit: s(180),
+            act: s(150),
             lease: s(2 * 60),
             retry_least: Duration::from_millis(200),
             retry_most: s(15),

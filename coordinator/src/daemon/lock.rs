@@ -29,7 +29,8 @@ pub(super) async fn take(path: PathBuf, patience: Duration) -> Result<Lock, Star
         let path = path.clone();
         move |source| StartError::File { action, path, source }
     };
-    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed("open"))?;
+    let file =
+        File::options().write(true).create(true).truncate(false).open(&path).map_err(failed("open"))?;
     let wait = async {
         loop {
             match file.try_lock() {

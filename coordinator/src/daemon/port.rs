@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use ums_model::error::WireError;
+use ums_model::names::MigrationId;
 use ums_sites::adapter::SiteAdapter;
-use ums_transfer::link::{self, Purpose};
-use ums_transfer::tls::{Alpn, ServerTls, server_config};
+use ums_transfer::link::{self, Link, Purpose};
+use ums_transfer::tls::{Accepted, Alpn, ServerTls, TlsStream, server_config};
 
 use super::StartError;
 use crate::core::Core;
@@ -51,7 +52,19 @@ pub(super) async fn serve<S: SiteAdapter>(core: Arc<Core<S>>, listener: TcpListe
         let (core, tls, remote) = (Arc::clone(&core), tls.clone(), remote.clone());
         core.tasks.clone().spawn(async move {
             let _place = place;
-            if let Err(error) = connection(&core, tcp, &tls, remote).await {
+            let served = match introduced(&core, tcp, &tls).await {
+                Some(Caller::User(stream)) => {
+                    api::serve(remote, stream, core.config.deadlines.request, core.stopping.clone()).await;
+                    Ok(())
+                }
+                Some(Caller::Migration(link, id)) => destination::serve(&core, link, id).await,
+                Some(Caller::Asker(link)) => until_stopped(&core, control::serve(&core, link)).await,
+                Some(Caller::Stranger(accepted)) => {
+                    until_stopped(&core, pairing::serve(&core, accepted)).await
+                }
+                None => Ok(()),
+            };
+            if let Err(error) = served {
                 tracing::info!(%error, "a connection ended");
             }
         });
@@ -67,39 +80,55 @@ async fn accept(
     Ok((place, tcp))
 }
 
-async fn connection<S: SiteAdapter>(
-    core: &Arc<Core<S>>,
-    tcp: TcpStream,
-    tls: &ServerTls,
-    remote: axum::Router,
-) -> Result<(), WireError> {
+/// Who comes, and what for.
+enum Caller {
+    /// A program with a token, or without.
+    User(TlsStream),
+    /// A paired site with a service.
+    Migration(Link, MigrationId),
+    /// A paired site with questions.
+    Asker(Link),
+    /// A site with an invite.
+    Stranger(Accepted),
+}
+
+/// Waits until the caller has said who it is and what it wants. `None`: it did not, or it wanted nothing else.
+async fn introduced<S: SiteAdapter>(core: &Core<S>, tcp: TcpStream, tls: &ServerTls) -> Option<Caller> {
     let deadlines = core.config.deadlines.link();
-    let accepted = match tls.accept(tcp, &deadlines).await {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            tracing::info!(error = failure::chain(&error), "a connection was refused");
-            return Ok(());
+    let introduce = async {
+        let accepted = tls.accept(tcp, &deadlines).await.map_err(|error| failure::chain(&error))?;
+        match accepted.alpn {
+            Alpn::Api => return Ok(Some(Caller::User(accepted.stream))),
+            Alpn::Pairing => return Ok(Some(Caller::Stranger(accepted))),
+            Alpn::Link => {}
         }
+        let link = link::accept(accepted, &core.greeting, &deadlines)
+            .await
+            .map_err(|error| failure::chain(&error))?;
+        Ok(match link.purpose {
+            Purpose::Control => Some(Caller::Asker(link)),
+            Purpose::Migration { id } => Some(Caller::Migration(link, id)),
+            Purpose::Probe | Purpose::Unknown => None,
+        })
     };
-    match accepted.alpn {
-        Alpn::Api => {
-            api::serve(remote, accepted.stream, core.config.deadlines.request, core.stopping.clone()).await;
-            Ok(())
-        }
-        Alpn::Pairing => pairing::serve(core, accepted).await,
-        Alpn::Link => {
-            let link = match link::accept(accepted, &core.greeting, &deadlines).await {
-                Ok(link) => link,
-                Err(error) => {
-                    tracing::info!(error = failure::chain(&error), "a link was refused");
-                    return Ok(());
-                }
-            };
-            match link.purpose {
-                Purpose::Control => control::serve(core, link).await,
-                Purpose::Migration { id } => destination::serve(core, link, id).await,
-                Purpose::Probe | Purpose::Unknown => Ok(()),
-            }
-        }
+    tokio::select! {
+        biased;
+        () = core.stopping.cancelled() => None,
+        introduced = introduce => introduced.unwrap_or_else(|error: String| {
+            tracing::info!(error, "a connection was refused");
+            None
+        }),
+    }
+}
+
+/// What a caller only asks for ends with the daemon.
+async fn until_stopped<S: SiteAdapter>(
+    core: &Core<S>,
+    work: impl Future<Output = Result<(), WireError>>,
+) -> Result<(), WireError> {
+    tokio::select! {
+        biased;
+        () = core.stopping.cancelled() => Ok(()),
+        done = work => done,
     }
 }

@@ -112,7 +112,10 @@ async fn receive<S: SiteAdapter>(
     }
     match archive.next().await.map_err(Failed::Link)? {
         ArchiveEvent::End { .. } => Ok(()),
-        _ => Err(Failed::Site(WireError::new(ErrorCode::BadRequest, "more of the image came than was asked for".to_owned()))),
+        _ => Err(Failed::Site(WireError::new(
+            ErrorCode::BadRequest,
+            "more of the image came than was asked for".to_owned(),
+        ))),
     }
 }
 

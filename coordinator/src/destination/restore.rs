@@ -32,7 +32,9 @@ impl<S: SiteAdapter> Arrival<'_, S> {
         core.promises.only_ports(&self.about.service, &self.offer.spec.ports);
         self.chronicle.leave(&core.journal, Phase::Restore, None).await;
         // From here on a broken link ends nothing: HELD is durable, and is said again when it is asked for.
-        if let Err(error) = self.say(PeerMessage::Held { about: self.about.clone(), tasks: restored.tasks }).await {
+        if let Err(error) =
+            self.say(PeerMessage::Held { about: self.about.clone(), tasks: restored.tasks }).await
+        {
             tracing::info!(service = %self.about.service, %error, "the source has not heard HELD");
         }
         Ok(())

@@ -50,13 +50,22 @@ pub(super) async fn offered<S: SiteAdapter>(
     offer: Offer,
 ) -> Result<(), WireError> {
     let name = link.peer.site.clone();
-    let entered = match alive_through(&mut link.frames.writer, enter(core, &link.peer.fingerprint, &about, &offer)).await {
+    let entered = match alive_through(
+        &mut link.frames.writer,
+        enter(core, &link.peer.fingerprint, &about, &offer),
+    )
+    .await
+    {
         Ok(entered) => entered,
         Err(error) => {
             tracing::info!(service = %about.service, migration = %about.migration, from = %name, %error, "an offer is rejected");
             let highest = core.desks.desk(&about.service).standing().epoch();
             let reject = PeerMessage::Reject { about, error, highest };
-            return link.frames.send(&reject).await.map_err(|error| failure::cut(&name, "rejecting its offer", &error));
+            return link
+                .frames
+                .send(&reject)
+                .await
+                .map_err(|error| failure::cut(&name, "rejecting its offer", &error));
         }
     };
     let Entered { lane, stop, chronicle, missing, permit } = entered;
@@ -87,7 +96,8 @@ async fn enter<S: SiteAdapter>(
     })?;
     if !core.config.incoming {
         let message = format!("site {} takes no services of other sites", core.config.name);
-        return Err(WireError::new(ErrorCode::Refused, message).with_hint("set `incoming = true` in its configuration"));
+        return Err(WireError::new(ErrorCode::Refused, message)
+            .with_hint("set `incoming = true` in its configuration"));
     }
     check(about, offer)?;
     let holder = core.holder(Some(about.migration), "arriving", Hold::Yielding);
@@ -95,7 +105,10 @@ async fn enter<S: SiteAdapter>(
     let mut lane = core.take(&about.service, holder).await?;
     name_must_be_free(core, &lane, about).await?;
     let permit = Arc::clone(&core.permits).try_acquire_owned().map_err(|_| {
-        WireError::new(ErrorCode::Busy, format!("site {} has as many migrations as it allows", core.config.name))
+        WireError::new(
+            ErrorCode::Busy,
+            format!("site {} has as many migrations as it allows", core.config.name),
+        )
     })?;
     let blobs: Vec<Blob> =
         offer.image.blobs.iter().map(|blob| Blob { digest: blob.digest, size: blob.size }).collect();
@@ -143,7 +156,8 @@ async fn accept<S: SiteAdapter>(core: &Core<S>, lane: &mut Lane, row: MigrationR
         _ => None,
     });
     if let Some(highest) = rejected {
-        let message = format!("cannot take {} with epoch {}: {highest} was seen here", row.service, row.epoch);
+        let message =
+            format!("cannot take {} with epoch {}: {highest} was seen here", row.service, row.epoch);
         return Err(WireError::new(ErrorCode::EpochTooOld, message));
     }
     // The row first: with no record it means nothing, while a record without it would not know its source.
@@ -161,14 +175,19 @@ fn check(about: &About, offer: &Offer) -> Result<(), WireError> {
         return invalid(format!("the offer of {} describes another service or image", about.service));
     }
     if offer.mode != Mode::Cold {
-        let message = format!("cannot take {} in mode {}: this version knows only cold", about.service, offer.mode);
+        let message =
+            format!("cannot take {} in mode {}: this version knows only cold", about.service, offer.mode);
         return Err(WireError::new(ErrorCode::Unsupported, message));
     }
     Ok(())
 }
 
 /// A service of this name that lives here, comes from elsewhere or waits for an operator is not to be disturbed.
-async fn name_must_be_free<S: SiteAdapter>(core: &Core<S>, lane: &Lane, about: &About) -> Result<(), WireError> {
+async fn name_must_be_free<S: SiteAdapter>(
+    core: &Core<S>,
+    lane: &Lane,
+    about: &About,
+) -> Result<(), WireError> {
     let standing = lane.standing();
     if about.epoch.0.saturating_sub(standing.epoch().0) > EPOCHS_AHEAD {
         let message = format!("epoch {} is too far ahead of {}", about.epoch, standing.epoch());
@@ -297,14 +316,20 @@ impl<S: SiteAdapter> Arrival<'_, S> {
         match message {
             PeerMessage::Abort { about, reason } if about == self.about => Err(reason),
             message if message.about() == Some(&self.about) => Ok(message),
-            _ => Err(WireError::new(ErrorCode::BadRequest, format!("site {name} speaks of another migration"))),
+            _ => {
+                Err(WireError::new(ErrorCode::BadRequest, format!("site {name} speaks of another migration")))
+            }
         }
     }
 
     pub(super) fn out_of_turn(&self, message: &PeerMessage) -> WireError {
         let name = &self.link.peer.site;
-        let word = message.word().map_or("something that means nothing here".to_owned(), |word| format!("{word:?}"));
-        WireError::new(ErrorCode::BadRequest, format!("site {name} said {word} where another message was due"))
+        let word =
+            message.word().map_or("something that means nothing here".to_owned(), |word| format!("{word:?}"));
+        WireError::new(
+            ErrorCode::BadRequest,
+            format!("site {name} said {word} where another message was due"),
+        )
     }
 }
 

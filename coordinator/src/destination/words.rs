@@ -36,7 +36,10 @@ pub(super) async fn told<S: SiteAdapter>(
 ) -> Result<(), WireError> {
     let name = link.peer.site.clone();
     let (Some(about), Some(word)) = (message.about(), message.word()) else {
-        return Err(WireError::new(ErrorCode::BadRequest, format!("site {name} asks for a step without an offer")));
+        return Err(WireError::new(
+            ErrorCode::BadRequest,
+            format!("site {name} asks for a step without an offer"),
+        ));
     };
     let peer = link.peer.fingerprint;
     let take_in = async {
@@ -64,10 +67,15 @@ async fn take_in<S: SiteAdapter>(
     let desk = core.desks.desk(&about.service);
     let found = core.journal.migration(about.migration).await.map_err(|error| failure::journal(&error))?;
     let row = match found {
-        Some(row) if row.peer == *peer && row.service == about.service && row.role == Role::Destination => Some(row),
+        Some(row) if row.peer == *peer && row.service == about.service && row.role == Role::Destination => {
+            Some(row)
+        }
         Some(_) => {
             let message = format!("migration {} is bound to another site", about.migration);
-            return Ok(PeerMessage::Refused { about: about.clone(), error: WireError::new(ErrorCode::NotPaired, message) });
+            return Ok(PeerMessage::Refused {
+                about: about.clone(),
+                error: WireError::new(ErrorCode::NotPaired, message),
+            });
         }
         None => None,
     };

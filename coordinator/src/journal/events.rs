@@ -1,6 +1,6 @@
 //! What a migration told, kept for those who come late.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use ums_model::event::MigrationEvent;
 use ums_model::names::MigrationId;
 
@@ -12,26 +12,22 @@ const PAGE: usize = 256;
 impl Journal {
     /// Keeps an event. Nobody waits for the disk.
     pub(crate) async fn keep_event(&self, event: MigrationEvent) {
-        self.tell(move |db| {
-            let json =
-                serde_json::to_string(&event).map_err(|source| JournalError::Encode { what: "an event", source })?;
-            let failed = |source| JournalError::Database { action: "keep an event", source };
-            let sql = "INSERT OR REPLACE INTO events (migration, seq, event) VALUES (?1, ?2, ?3)";
-            let mut insert = db.prepare_cached(sql).map_err(failed)?;
-            insert.execute(params![event.migration.to_string(), event.seq as i64, json]).map_err(failed)?;
-            Ok(())
-        })
-        .await;
+        self.tell(move |db| insert_event(db, &event)).await;
     }
 
     /// The next events after number `after`, in order; a page of them. Sees all that were kept before this call.
-    pub(crate) async fn events(&self, id: MigrationId, after: u64) -> Result<Vec<MigrationEvent>, JournalError> {
+    pub(crate) async fn events(
+        &self,
+        id: MigrationId,
+        after: u64,
+    ) -> Result<Vec<MigrationEvent>, JournalError> {
         self.read(move |db| {
             let failed = |source| JournalError::Database { action: "read events", source };
             let sql = "SELECT event FROM events WHERE migration = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
             let mut statement = db.prepare_cached(sql).map_err(failed)?;
-            let mut rows =
-                statement.query(params![id.to_string(), after.min(i64::MAX as u64) as i64, PAGE as i64]).map_err(failed)?;
+            let mut rows = statement
+                .query(params![id.to_string(), after.min(i64::MAX as u64) as i64, PAGE as i64])
+                .map_err(failed)?;
             let mut events = Vec::new();
             while let Some(row) = rows.next().map_err(failed)? {
                 let json: String = row.get(0).map_err(failed)?;
@@ -43,4 +39,14 @@ impl Journal {
         })
         .await
     }
+}
+
+pub(super) fn insert_event(db: &Connection, event: &MigrationEvent) -> Result<(), JournalError> {
+    let json =
+        serde_json::to_string(event).map_err(|source| JournalError::Encode { what: "an event", source })?;
+    let failed = |source| JournalError::Database { action: "keep an event", source };
+    let sql = "INSERT OR REPLACE INTO events (migration, seq, event) VALUES (?1, ?2, ?3)";
+    let mut insert = db.prepare_cached(sql).map_err(failed)?;
+    insert.execute(params![event.migration.to_string(), event.seq as i64, json]).map_err(failed)?;
+    Ok(())
 }

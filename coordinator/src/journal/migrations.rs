@@ -1,11 +1,13 @@
 //! One row per migration and role: what it is about, with whom, and how it ended.
 
 use rusqlite::{Connection, Row, params};
+use ums_model::event::MigrationEvent;
 use ums_model::names::{Epoch, Fingerprint, MigrationId, ServiceName, SiteName};
 use ums_model::phase::{Approach, Mode};
 use ums_model::report::Report;
 use ums_model::spec::ServiceSpec;
 
+use super::events::insert_event;
 use super::{Journal, JournalError};
 use crate::clock::unix_ms;
 
@@ -79,7 +81,8 @@ impl Journal {
         epoch: Epoch,
         role: Role,
     ) -> Result<Option<MigrationRow>, JournalError> {
-        let clause = "WHERE service = ?1 AND epoch = CAST(?2 AS INTEGER) AND role = ?3 ORDER BY started_unix_ms";
+        let clause =
+            "WHERE service = ?1 AND epoch = CAST(?2 AS INTEGER) AND role = ?3 ORDER BY started_unix_ms";
         let values = vec![service.to_string(), epoch.to_string(), role.as_str().to_owned()];
         Ok(self.select(clause, values).await?.pop())
     }
@@ -92,7 +95,9 @@ impl Journal {
     ) -> Result<Vec<MigrationRow>, JournalError> {
         let order = format!("ORDER BY started_unix_ms DESC, id DESC LIMIT {limit}");
         match service {
-            Some(service) => self.select(&format!("WHERE service = ?1 {order}"), vec![service.to_string()]).await,
+            Some(service) => {
+                self.select(&format!("WHERE service = ?1 {order}"), vec![service.to_string()]).await
+            }
             None => self.select(&order, Vec::new()).await,
         }
     }
@@ -117,15 +122,18 @@ impl Journal {
         .await
     }
 
-    /// A migration ended. Of those that ended before, only the newest `keep` stay, with their events.
+    /// A migration ended, with its `last` event. Of those that ended before, only the newest `keep` stay, with their
+    /// events.
     pub(crate) async fn end(
         &self,
-        id: MigrationId,
+        last: MigrationEvent,
         report: Report,
         told: bool,
         keep: usize,
     ) -> Result<(), JournalError> {
-        self.write("end a migration", move |db| {
+        let id = last.migration;
+        let ended = self.write("end a migration", move |db| {
+            insert_event(db, &last)?;
             let failed = |source| JournalError::Database { action: "end a migration", source };
             let json = serde_json::to_string(&report)
                 .map_err(|source| JournalError::Encode { what: "a report", source })?;
@@ -139,8 +147,10 @@ impl Journal {
                 db.execute(sql, ()).map_err(failed)?;
             }
             Ok(())
-        })
-        .await
+        });
+        ended.await?;
+        self.checkpoint().await;
+        Ok(())
     }
 
     async fn select(&self, clause: &str, values: Vec<String>) -> Result<Vec<MigrationRow>, JournalError> {
@@ -191,8 +201,9 @@ fn decode(row: &Row<'_>) -> Result<MigrationRow, JournalError> {
         row.get(column).map_err(|source| JournalError::Database { action: "read a migration", source })
     };
     let number = |column: &str| -> Result<u64, JournalError> {
-        let number: i64 =
-            row.get(column).map_err(|source| JournalError::Database { action: "read a migration", source })?;
+        let number: i64 = row
+            .get(column)
+            .map_err(|source| JournalError::Database { action: "read a migration", source })?;
         Ok(number as u64)
     };
     let report: Option<String> =

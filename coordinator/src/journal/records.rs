@@ -59,7 +59,8 @@ impl Journal {
     pub(crate) async fn standings(&self) -> Result<BTreeMap<ServiceName, Standing>, JournalError> {
         self.read(|db| {
             let failed = |source| JournalError::Database { action: "read the records", source };
-            let mut statement = db.prepare("SELECT service, record FROM records ORDER BY seq").map_err(failed)?;
+            let mut statement =
+                db.prepare("SELECT service, record FROM records ORDER BY seq").map_err(failed)?;
             let mut rows = statement.query(()).map_err(failed)?;
             let mut standings = BTreeMap::<ServiceName, Standing>::new();
             while let Some(row) = rows.next().map_err(failed)? {
@@ -67,7 +68,8 @@ impl Journal {
                     row.get(0).and_then(|service| Ok((service, row.get(1)?))).map_err(failed)?;
                 let damaged = |why: String| JournalError::Damaged { what: "a record", why };
                 let service: ServiceName = service.parse().map_err(|error| damaged(format!("{error}")))?;
-                let record: Record = serde_json::from_str(&record).map_err(|error| damaged(error.to_string()))?;
+                let record: Record =
+                    serde_json::from_str(&record).map_err(|error| damaged(error.to_string()))?;
                 let before = standings.entry(service.clone()).or_default();
                 *before = before.apply(record).map_err(|error| damaged(format!("{service}: {error}")))?;
             }
@@ -87,8 +89,8 @@ fn append(
     let sql = "INSERT INTO records (service, migration, at_unix_ms, record) VALUES (?1, ?2, ?3, ?4)";
     let mut insert = db.prepare_cached(sql).map_err(failed)?;
     for record in records {
-        let json =
-            serde_json::to_string(record).map_err(|source| JournalError::Encode { what: "a record", source })?;
+        let json = serde_json::to_string(record)
+            .map_err(|source| JournalError::Encode { what: "a record", source })?;
         let migration = migration.map(|id| id.to_string());
         insert.execute(params![service.as_str(), migration, unix_ms() as i64, json]).map_err(failed)?;
     }

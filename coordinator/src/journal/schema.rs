@@ -69,8 +69,7 @@ const STEPS: &[&str] = &["
 
 /// Opens the database so that a committed transaction survives a power cut, with all tables of this version.
 pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
-    let failed_on_file =
-        |action| move |source| JournalError::File { action, path: path.to_owned(), source };
+    let failed_on_file = |action| move |source| JournalError::File { action, path: path.to_owned(), source };
     // SQLite would create it with whatever the umask leaves.
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -82,6 +81,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
     let mut db = Connection::open(path).map_err(failed("open a database"))?;
     db.pragma_update(None, "journal_mode", "WAL").map_err(failed("turn on the write-ahead log"))?;
     db.pragma_update(None, "synchronous", "FULL").map_err(failed("turn on syncs"))?;
+    db.pragma_update(None, "wal_checkpoint", "TRUNCATE").map_err(failed("tidy up"))?;
+    db.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed("choose when to tidy up"))?;
     update(&mut db)?;
     Ok(db)
 }
@@ -89,9 +90,13 @@ pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
 fn update(db: &mut Connection) -> Result<(), JournalError> {
     let failed = |source| JournalError::Database { action: "bring the tables up to date", source };
     let transaction = db.transaction().map_err(failed)?;
-    transaction.execute("CREATE TABLE IF NOT EXISTS schema (version INTEGER NOT NULL) STRICT", ()).map_err(failed)?;
-    let found: Option<i64> =
-        transaction.query_row("SELECT version FROM schema", (), |row| row.get(0)).optional().map_err(failed)?;
+    transaction
+        .execute("CREATE TABLE IF NOT EXISTS schema (version INTEGER NOT NULL) STRICT", ())
+        .map_err(failed)?;
+    let found: Option<i64> = transaction
+        .query_row("SELECT version FROM schema", (), |row| row.get(0))
+        .optional()
+        .map_err(failed)?;
     let (found, known) = (found.unwrap_or(0), STEPS.len() as i64);
     let Some(outstanding) = usize::try_from(found).ok().and_then(|found| STEPS.get(found..)) else {
         return Err(JournalError::Newer { found, known });

@@ -63,7 +63,8 @@ impl Journal {
                 sites.push(PairedRow {
                     fingerprint: fingerprint.parse().map_err(|error| damaged(format!("{error}")))?,
                     name: name.parse().map_err(|error| damaged(format!("{error}")))?,
-                    addresses: serde_json::from_str(&addresses).map_err(|error| damaged(error.to_string()))?,
+                    addresses: serde_json::from_str(&addresses)
+                        .map_err(|error| damaged(error.to_string()))?,
                     direction: Direction { we_can_dial, they_can_dial },
                     paired_unix_ms: paired as u64,
                 });
@@ -92,12 +93,19 @@ impl Journal {
 
     /// Remembers an invite. The secret itself is kept, because proofs are made with it; it is worthless once it is
     /// used or expired, and forgotten then.
-    pub(crate) async fn invite(&self, id: InviteId, secret: Secret, expires_unix_ms: u64) -> Result<(), JournalError> {
+    pub(crate) async fn invite(
+        &self,
+        id: InviteId,
+        secret: Secret,
+        expires_unix_ms: u64,
+    ) -> Result<(), JournalError> {
         self.write("remember an invite", move |db| {
             let failed = |source| JournalError::Database { action: "remember an invite", source };
-            db.execute("DELETE FROM invites WHERE expires_unix_ms <= ?1", [unix_ms() as i64]).map_err(failed)?;
+            db.execute("DELETE FROM invites WHERE expires_unix_ms <= ?1", [unix_ms() as i64])
+                .map_err(failed)?;
             let sql = "INSERT INTO invites (id, secret, expires_unix_ms) VALUES (?1, ?2, ?3)";
-            db.execute(sql, params![id.to_string(), secret.as_bytes(), expires_unix_ms as i64]).map_err(failed)?;
+            db.execute(sql, params![id.to_string(), secret.as_bytes(), expires_unix_ms as i64])
+                .map_err(failed)?;
             Ok(())
         })
         .await

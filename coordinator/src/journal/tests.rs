@@ -97,7 +97,11 @@ async fn a_newer_journal_and_a_foreign_file_are_refused() {
     Connection::open(&path).unwrap().execute("UPDATE schema SET version = 99", ()).unwrap();
     assert!(matches!(Journal::open(&path), Err(JournalError::Newer { found: 99, .. })));
     let foreign = home.path().join("foreign.db");
-    std::fs::write(&foreign, "this is no database, but long enough to be taken for something else".repeat(100)).unwrap();
+    std::fs::write(
+        &foreign,
+        "this is no database, but long enough to be taken for something else".repeat(100),
+    )
+    .unwrap();
     assert!(matches!(Journal::open(&foreign), Err(JournalError::Database { .. })));
 }
 
@@ -114,11 +118,17 @@ async fn a_finished_migration_is_kept_and_old_ones_go() {
         journal.keep_event(event).await;
     }
     for row in &rows[..3] {
-        journal.end(row.id, report(row), row.id != rows[2].id, 2).await.unwrap();
+        let outcome = Outcome::RolledBack;
+        let kind = EventKind::Ended { outcome, report: Box::new(report(row)) };
+        let (migration, service) = (row.id, row.service.clone());
+        let last = MigrationEvent { seq: 2, migration, service, epoch: Epoch(1), at_unix_ms: 1, kind };
+        journal.end(last, report(row), row.id != rows[2].id, 2).await.unwrap();
     }
-    let kept: Vec<_> = journal.history(None, 10).await.unwrap().iter().map(|row| row.started_unix_ms).collect();
+    let kept: Vec<_> =
+        journal.history(None, 10).await.unwrap().iter().map(|row| row.started_unix_ms).collect();
     assert_eq!(kept, [4, 3], "the newest two");
     assert_eq!(journal.events(rows[3].id, 0).await.unwrap().len(), 1);
+    assert_eq!(journal.events(rows[2].id, 0).await.unwrap().len(), 2);
     assert!(journal.events(rows[0].id, 0).await.unwrap().is_empty());
     let untold: Vec<_> = journal.untold().await.unwrap().iter().map(|row| row.id).collect();
     assert_eq!(untold, [rows[2].id]);
@@ -126,7 +136,10 @@ async fn a_finished_migration_is_kept_and_old_ones_go() {
     assert!(journal.untold().await.unwrap().is_empty());
     let ended = journal.migration(rows[2].id).await.unwrap().unwrap().ended.unwrap();
     assert_eq!(ended.report, report(&rows[2]));
-    assert_eq!(journal.migration_of(&rows[3].service, Epoch(1), Role::Source).await.unwrap().unwrap().id, rows[3].id);
+    assert_eq!(
+        journal.migration_of(&rows[3].service, Epoch(1), Role::Source).await.unwrap().unwrap().id,
+        rows[3].id
+    );
     assert!(journal.migration_of(&rows[3].service, Epoch(1), Role::Destination).await.unwrap().is_none());
 }
 
@@ -140,7 +153,11 @@ async fn an_invite_is_good_for_one_site() {
     journal.invite(id, secret.clone(), unix_ms() + 60_000).await.unwrap();
     assert_eq!(journal.invite_secret(id).await.unwrap(), Some(secret));
     assert_eq!(journal.redeem(id, site(1, "b")).await.unwrap(), Redeemed::Done);
-    assert_eq!(journal.redeem(id, site(1, "b")).await.unwrap(), Redeemed::Done, "its answer may have been lost");
+    assert_eq!(
+        journal.redeem(id, site(1, "b")).await.unwrap(),
+        Redeemed::Done,
+        "its answer may have been lost"
+    );
     assert_eq!(journal.redeem(id, site(2, "c")).await.unwrap(), Redeemed::Used);
     assert!(!journal.pair(site(2, "b")).await.unwrap(), "the name is taken");
     assert_eq!(journal.sites().await.unwrap(), [site(1, "b")]);

@@ -36,7 +36,8 @@ impl Journal {
                 TokenRole::Read => "read",
                 TokenRole::Admin => "admin",
             };
-            let sql = "INSERT OR IGNORE INTO tokens (name, role, hash, created_unix_ms) VALUES (?1, ?2, ?3, ?4)";
+            let sql =
+                "INSERT OR IGNORE INTO tokens (name, role, hash, created_unix_ms) VALUES (?1, ?2, ?3, ?4)";
             let created = token.created_unix_ms as i64;
             Ok(db.execute(sql, params![token.name, role, token.hash, created]).map_err(failed)? > 0)
         })

@@ -46,7 +46,8 @@ impl<S: SiteAdapter> Migration<S> {
     fn wanted(&self) -> Result<Vec<Blob>, WireError> {
         let find = |digest: &Digest| {
             self.blobs.iter().find(|blob| blob.digest == *digest).cloned().ok_or_else(|| {
-                let message = format!("the destination asks for {digest}, which is no part of the image here");
+                let message =
+                    format!("the destination asks for {digest}, which is no part of the image here");
                 WireError::new(ErrorCode::ImageMissing, message)
             })
         };
@@ -67,7 +68,9 @@ async fn send<S: SiteAdapter>(
         let one = async {
             let mut bytes = core.site.read_blob(&blob.digest).await?;
             let channel = archive.open(&blob.digest.to_string(), &()).await.map_err(broken)?;
-            while let Some(block) = archive.alive_while(read_block(&mut bytes, blob)).await.map_err(broken)?? {
+            while let Some(block) =
+                archive.alive_while(read_block(&mut bytes, blob)).await.map_err(broken)??
+            {
                 moved.fetch_add(block.len() as u64, Ordering::Relaxed);
                 archive.write(channel, block).await.map_err(broken)?;
             }

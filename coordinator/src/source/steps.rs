@@ -128,7 +128,9 @@ impl<S: SiteAdapter> Migration<S> {
         let row = self.chronicle.row();
         let Self { link, stop, preflight, core, .. } = self;
         let link = link.as_mut().ok_or_else(hung_up)?;
-        let plan = unless(stop, while_alive(&mut link.frames.writer, &row.peer_name, preflight.again(core, row.id))).await?;
+        let plan =
+            unless(stop, while_alive(&mut link.frames.writer, &row.peer_name, preflight.again(core, row.id)))
+                .await?;
         match Preflight::refusal(&plan, &row.service, &row.peer_name) {
             Some(refusal) => Err(refusal),
             None => Ok(()),
@@ -186,7 +188,9 @@ impl<S: SiteAdapter> Migration<S> {
         let done = core.within(deadlines.act, "end the dump", done);
         let (stats, dumped) = match sent {
             Ok(stats) => (stats, while_alive(&mut link.frames.writer, site, done).await?),
-            Err(error) if error.code == ErrorCode::DumpFailed => return Err(done.await.err().unwrap_or(error)),
+            Err(error) if error.code == ErrorCode::DumpFailed => {
+                return Err(done.await.err().unwrap_or(error));
+            }
             Err(error) => return Err(error),
         };
         self.chronicle.frozen_since(dumped.frozen_at_boot_ms).await;
@@ -209,7 +213,8 @@ impl<S: SiteAdapter> Migration<S> {
                 Ok(())
             }
             PeerMessage::Held { tasks, .. } => {
-                let message = format!("{} tasks were dumped, {tasks} are held at the destination", dumped.tasks);
+                let message =
+                    format!("{} tasks were dumped, {tasks} are held at the destination", dumped.tasks);
                 Err(WireError::new(ErrorCode::RestoreFailed, message))
             }
             _ => Err(self.not_expected("the end of the dump")),
@@ -242,7 +247,12 @@ impl<S: SiteAdapter> Migration<S> {
     }
 
     /// Says something to the destination and hears its answer; a refusal is an error.
-    async fn ask(&mut self, message: &PeerMessage, doing: &str, within: Duration) -> Result<PeerMessage, WireError> {
+    async fn ask(
+        &mut self,
+        message: &PeerMessage,
+        doing: &str,
+        within: Duration,
+    ) -> Result<PeerMessage, WireError> {
         let patience = self.core.config.deadlines.keep_alive;
         let Self { link, stop, preflight, .. } = self;
         let link = link.as_mut().ok_or_else(hung_up)?;
@@ -255,7 +265,10 @@ impl<S: SiteAdapter> Migration<S> {
             match link.frames.expect(within).await.map_err(cut)? {
                 PeerMessage::Refused { error, .. } => Err(error),
                 answer if answer.about() == message.about() => Ok(answer),
-                _ => Err(WireError::new(ErrorCode::Internal, format!("site {name} speaks of another migration"))),
+                _ => Err(WireError::new(
+                    ErrorCode::Internal,
+                    format!("site {name} speaks of another migration"),
+                )),
             }
         };
         unless(stop, ask).await
@@ -267,6 +280,9 @@ impl<S: SiteAdapter> Migration<S> {
 
     fn not_expected(&self, to: &str) -> WireError {
         let name = &self.preflight.peer.name;
-        WireError::new(ErrorCode::Internal, format!("site {name} gave no answer to {to} that this site understands"))
+        WireError::new(
+            ErrorCode::Internal,
+            format!("site {name} gave no answer to {to} that this site understands"),
+        )
     }
 }

@@ -56,7 +56,9 @@ pub(super) async fn while_listening<T>(
     };
     match result {
         Ok(done) => Ok(done),
-        Err(error) if error.code == ErrorCode::LinkCut => Err(last_word(reader, patience).await.unwrap_or(error)),
+        Err(error) if error.code == ErrorCode::LinkCut => {
+            Err(last_word(reader, patience).await.unwrap_or(error))
+        }
         Err(error) => Err(error),
     }
 }
@@ -67,7 +69,9 @@ pub(super) fn still_whole(reader: &mut LinkReader, site: &SiteName) -> Result<()
     match reader.read_control::<PeerMessage>().now_or_never() {
         None => Ok(()),
         Some(Ok(Some(PeerMessage::Refused { error, .. }))) => Err(error),
-        Some(Ok(Some(_))) => Err(WireError::new(ErrorCode::Internal, format!("site {site} spoke out of turn"))),
+        Some(Ok(Some(_))) => {
+            Err(WireError::new(ErrorCode::Internal, format!("site {site} spoke out of turn")))
+        }
         Some(Ok(None)) => Err(WireError::new(ErrorCode::LinkCut, format!("site {site} closed the link"))),
         Some(Err(error)) => Err(failure::cut(site, "holding the service there", &error)),
     }

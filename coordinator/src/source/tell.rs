@@ -44,9 +44,13 @@ pub(crate) async fn tell_abort<S: SiteAdapter>(core: &Arc<Core<S>>, id: Migratio
                 break;
             }
             Ok(Answer::Aborted | Answer::Refused | Answer::Over | Answer::NeverHeard) => break,
-            Ok(answer) => tracing::info!(migration = %id, %answer, "the destination has not taken the abort yet"),
+            Ok(answer) => {
+                tracing::info!(migration = %id, %answer, "the destination has not taken the abort yet");
+            }
             Err(_) if !core.peers.trusts(&row.peer) => break,
-            Err(error) => tracing::info!(migration = %id, %error, "the destination does not know of the abort yet"),
+            Err(error) => {
+                tracing::info!(migration = %id, %error, "the destination does not know of the abort yet");
+            }
         }
         tokio::select! {
             biased;
@@ -65,14 +69,20 @@ async fn attempt<S: SiteAdapter>(core: &Core<S>, row: &MigrationRow) -> Result<A
     let about = About { migration: row.id, service: row.service.clone(), epoch: row.epoch };
     let cut = |error| failure::cut(&row.peer_name, "telling it the abort", &error);
     let reason = row.ended.as_ref().and_then(|ended| ended.report.error.clone()).unwrap_or_else(|| {
-        WireError::new(ErrorCode::Aborted, format!("the migration of {} was ended before its commit", row.service))
+        WireError::new(
+            ErrorCode::Aborted,
+            format!("the migration of {} was ended before its commit", row.service),
+        )
     });
     link.frames.send(&PeerMessage::Abort { about: about.clone(), reason }).await.map_err(cut)?;
     let message: PeerMessage = link.frames.expect(core.config.deadlines.commit).await.map_err(cut)?;
     let _ = tokio::time::timeout(core.config.deadlines.answer, link.close()).await;
     match (message.about(), message.word()) {
         (Some(again), Some(Word::State { answer })) if *again == about => Ok(answer),
-        _ => Err(WireError::new(ErrorCode::Internal, format!("site {} does not confirm the abort", row.peer_name))),
+        _ => Err(WireError::new(
+            ErrorCode::Internal,
+            format!("site {} does not confirm the abort", row.peer_name),
+        )),
     }
 }
 

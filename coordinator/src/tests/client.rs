@@ -52,7 +52,10 @@ impl Client {
         let (status, text) = self.raw(method, path, body, &[]);
         if !(200..300).contains(&status) {
             let error: WireError = serde_json::from_slice(&text).expect("every error is a WireError");
-            assert!(status == error.code.http_status() || matches!(status, 401 | 403 | 404 | 405), "{status} {error}");
+            assert!(
+                status == error.code.http_status() || matches!(status, 401 | 403 | 404 | 405),
+                "{status} {error}"
+            );
             return Err(error);
         }
         let text = if text.is_empty() { b"null" } else { &text[..] };

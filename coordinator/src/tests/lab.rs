@@ -80,7 +80,8 @@ impl Node {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let config = Config { faults: Faults::new(faults), ..self.config.clone() };
         let start = Coordinator::start(config, self.fake.clone(), std::future::pending());
-        let running = runtime.block_on(async { tokio::time::timeout(PATIENCE, start).await.unwrap().unwrap() });
+        let running =
+            runtime.block_on(async { tokio::time::timeout(PATIENCE, start).await.unwrap().unwrap() });
         self.proxy.lead_to(running.address);
         self.life = Some((runtime, running));
     }

@@ -89,7 +89,9 @@ fn events_are_numbered_and_replayed() {
     let numbers: Vec<u64> = live.iter().map(|event| event.seq).collect();
     assert_eq!(numbers, (1..=live.len() as u64).collect::<Vec<_>>());
     assert!(matches!(live.last().unwrap().kind, EventKind::Ended { outcome: Outcome::Done, .. }));
-    assert!(live.iter().all(|event| event.migration == id && event.service == web() && event.epoch == Epoch(1)));
+    assert!(
+        live.iter().all(|event| event.migration == id && event.service == web() && event.epoch == Epoch(1))
+    );
     let begun: Vec<Phase> = live
         .iter()
         .filter_map(|event| match event.kind {
@@ -119,7 +121,10 @@ fn a_newer_epoch_at_the_destination_is_adopted() {
     }
     // A forgets everything but its identity and its peer.
     lab.a.stop();
-    rusqlite::Connection::open(lab.a.config.journal_path()).unwrap().execute("DELETE FROM records", ()).unwrap();
+    rusqlite::Connection::open(lab.a.config.journal_path())
+        .unwrap()
+        .execute("DELETE FROM records", ())
+        .unwrap();
     lab.a.fake.forget_epoch(&web());
     lab.a.start([]);
     let id = lab.a.migrate("web", "b").unwrap();

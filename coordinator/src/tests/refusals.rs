@@ -63,12 +63,19 @@ fn a_service_that_is_not_there() {
 fn what_blocks_is_in_the_plan_and_refuses_the_migration() {
     type Change = fn(&Lab);
     let cases: [(ErrorCode, Change); 5] = [
-        (ErrorCode::NameTaken, |lab| drop(lab.b.client.post::<ServiceView>("/v1/services", &json!({"name": "web", "image": {"image": "redis"}})).unwrap())),
+        (ErrorCode::NameTaken, |lab| {
+            let body = json!({"name": "web", "image": {"image": "redis"}});
+            lab.b.client.post::<ServiceView>("/v1/services", &body).unwrap();
+        }),
         (ErrorCode::PortTaken, |lab| lab.b.fake.use_port(PortInUse { port: 8080, protocol: Protocol::Tcp })),
         (ErrorCode::MemoryTooSmall, |lab| lab.b.fake.has_memory(Bytes(1))),
         (ErrorCode::ImageMissing, |lab| lab.a.fake.forget_blobs()),
         (ErrorCode::ProcessBlocked, |lab| {
-            lab.a.fake.block(ProcessBlocker { pid: 7, kind: BlockerKind::IoUring, detail: "fd 5".to_owned() });
+            lab.a.fake.block(ProcessBlocker {
+                pid: 7,
+                kind: BlockerKind::IoUring,
+                detail: "fd 5".to_owned(),
+            });
         }),
     ];
     for (code, change) in cases {
@@ -128,7 +135,10 @@ fn while_it_migrates_it_is_left_alone() {
         ("remove", client.delete("/v1/services/web?force=true")),
         ("create", client.post("/v1/services", &json!({"name": "web", "image": {"image": "redis"}}))),
         ("migrate", client.post("/v1/migrations", &json!({"service": "web", "to": "b"}))),
-        ("at the destination", lab.b.client.post("/v1/services", &json!({"name": "web", "image": {"image": "redis"}}))),
+        (
+            "at the destination",
+            lab.b.client.post("/v1/services", &json!({"name": "web", "image": {"image": "redis"}})),
+        ),
     ];
     for (what, attempt) in attempts {
         let error = attempt.expect_err(what);
@@ -152,7 +162,10 @@ fn only_so_many_migrations_at_once() {
     lab.a.stop();
     lab.a.config.limits.migrations = 1.try_into().unwrap();
     lab.a.start([(Step::Arm, gate.act())]);
-    lab.a.client.post::<ServiceView>("/v1/services", &json!({"name": "other", "image": {"image": "redis"}})).unwrap();
+    lab.a
+        .client
+        .post::<ServiceView>("/v1/services", &json!({"name": "other", "image": {"image": "redis"}}))
+        .unwrap();
     let id = lab.a.migrate("web", "b").unwrap();
     gate.reached();
     let error = lab.a.migrate("other", "b").unwrap_err();
@@ -169,13 +182,17 @@ fn a_promised_port_is_not_promised_twice() {
     let dir = tempfile::tempdir().unwrap();
     let gate = Gate::new(&dir, "gate");
     let lab = Lab::new([], [(Step::DestinationArm, gate.act())]);
-    let body = json!({"name": "other", "image": {"image": "redis"}, "ports": [{"host": 8080, "container": 1}]});
+    let body =
+        json!({"name": "other", "image": {"image": "redis"}, "ports": [{"host": 8080, "container": 1}]});
     lab.a.client.post::<ServiceView>("/v1/services", &body).unwrap();
     let first = lab.a.migrate("web", "b").unwrap();
     gate.reached();
     let second = lab.a.migrate("other", "b").unwrap();
     let error = lab.a.end_of(second).report.unwrap().error.unwrap();
-    assert!(error.code == ErrorCode::PortTaken && error.message.contains("promised to service web"), "{error}");
+    assert!(
+        error.code == ErrorCode::PortTaken && error.message.contains("promised to service web"),
+        "{error}"
+    );
     gate.open();
     assert!(lab.a.end_of(first).report.unwrap().error.is_none());
 }
@@ -205,7 +222,10 @@ fn an_unknown_migration() {
     let lab = Lab::new([], []);
     let id = MigrationId::new(uuid::Uuid::now_v7());
     for path in [format!("/v1/migrations/{id}"), format!("/v1/migrations/{id}/events")] {
-        assert_eq!(lab.a.client.get::<serde_json::Value>(&path).unwrap_err().code, ErrorCode::MigrationNotFound);
+        assert_eq!(
+            lab.a.client.get::<serde_json::Value>(&path).unwrap_err().code,
+            ErrorCode::MigrationNotFound
+        );
     }
     let abort = lab.a.client.post::<serde_json::Value>("/v1/services/web/abort", &json!({}));
     assert_eq!(abort.unwrap_err().code, ErrorCode::MigrationNotFound);
@@ -216,7 +236,8 @@ fn pairing_shows_both_fingerprints_and_works_once() {
     let lab = Lab::strangers([], []);
     let invite: InviteView = lab.a.client.post("/v1/sites/invite", &json!({})).unwrap();
     assert_eq!(invite.fingerprint, lab.a.fingerprint());
-    let own = lab.a.client.post::<AcceptedView>("/v1/sites/accept", &json!({"token": invite.token})).unwrap_err();
+    let own =
+        lab.a.client.post::<AcceptedView>("/v1/sites/accept", &json!({"token": invite.token})).unwrap_err();
     assert_eq!(own.code, ErrorCode::BadRequest, "{own}");
     let accept = || lab.b.client.post::<AcceptedView>("/v1/sites/accept", &json!({"token": invite.token}));
     let accepted = accept().unwrap();
@@ -263,6 +284,20 @@ fn an_invite_expires() {
     let error =
         lab.b.client.post::<AcceptedView>("/v1/sites/accept", &json!({"token": invite.token})).unwrap_err();
     assert!(error.code == ErrorCode::Refused && error.message.contains("expired"), "{error}");
+}
+
+/// Where the journal would be forgotten, a site does not start if it is told not to.
+#[test]
+fn volatile_storage_is_refused() {
+    let mut lab = Lab::strangers([], []);
+    lab.a.stop();
+    lab.a.fake.is_volatile();
+    let mut config = lab.a.config.clone();
+    config.refuse_volatile = true;
+    let start = crate::Coordinator::start(config, lab.a.fake.clone(), std::future::pending());
+    let error = lab.runtime.block_on(start).unwrap_err();
+    assert!(matches!(error, crate::StartError::Volatile { .. }), "{error}");
+    lab.a.start([]);
 }
 
 /// One state directory, one daemon.

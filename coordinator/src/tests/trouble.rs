@@ -240,7 +240,8 @@ fn a_user_aborts() {
             gate.open();
         } else {
             let aborting = std::thread::scope(|scope| {
-                let aborting = scope.spawn(|| lab.a.client.post::<MigrationView>(path, &serde_json::json!({})));
+                let aborting =
+                    scope.spawn(|| lab.a.client.post::<MigrationView>(path, &serde_json::json!({})));
                 gate.open();
                 aborting.join().unwrap()
             });
@@ -260,7 +261,9 @@ fn a_user_aborts() {
 /// With the gate closed an abort is in time for certain.
 #[test]
 fn an_abort_in_time_rolls_back() {
-    for step in [Step::DestinationImage, Step::DestinationArm, Step::DestinationRestore, Step::DestinationHeld] {
+    for step in
+        [Step::DestinationImage, Step::DestinationArm, Step::DestinationRestore, Step::DestinationHeld]
+    {
         let dir = tempfile::tempdir().unwrap();
         let gate = Gate::new(&dir, "gate");
         let mut lab = lab_with(step, gate.act());

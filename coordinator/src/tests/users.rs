@@ -27,7 +27,10 @@ fn a_service_lives_and_dies() {
         "ports": [{"host": 80, "container": 8080}], "limits": {"memory": 1048576, "cpus": 1500},
     });
     let created: ServiceView = client.post("/v1/services", &body).unwrap();
-    assert_eq!((created.status.copy, created.status.spec.restart), (CopyState::Running, RestartPolicy::OnFailure));
+    assert_eq!(
+        (created.status.copy, created.status.spec.restart),
+        (CopyState::Running, RestartPolicy::OnFailure)
+    );
     let again = client.post::<Value>("/v1/services", &body).unwrap_err();
     assert_eq!(again.code, ErrorCode::NameTaken);
 
@@ -52,12 +55,16 @@ fn a_service_lives_and_dies() {
 #[test]
 fn a_service_that_does_not_start_leaves_nothing() {
     let lab = Lab::strangers([], []);
-    let missing = lab.a.client.post::<Value>("/v1/services", &json!({"name": "web", "image": {"image": "missing"}}));
+    let missing =
+        lab.a.client.post::<Value>("/v1/services", &json!({"name": "web", "image": {"image": "missing"}}));
     assert_eq!(missing.unwrap_err().code, ErrorCode::ImageMissing);
     lab.a.fake.fail("run");
     assert!(lab.a.run("web").unwrap_err().message.contains("run fails"));
     let invalid = json!({"name": "web", "image": {"image": "redis"}, "env": [["", "x"]]});
-    assert_eq!(lab.a.client.post::<Value>("/v1/services", &invalid).unwrap_err().code, ErrorCode::InvalidSpec);
+    assert_eq!(
+        lab.a.client.post::<Value>("/v1/services", &invalid).unwrap_err().code,
+        ErrorCode::InvalidSpec
+    );
     lab.a.run("web").unwrap();
 }
 
@@ -88,7 +95,12 @@ fn nonsense_is_told_in_our_own_words() {
         (Method::GET, "/v1/migrations?limit=x", None, 400),
         (Method::GET, "/v1/plan?service=web", None, 400),
         (Method::POST, "/v1/migrations", Some(json!({"service": "web"})), 400),
-        (Method::POST, "/v1/services", Some(json!({"name": "web", "image": {"image": "x"}, "prots": []})), 400),
+        (
+            Method::POST,
+            "/v1/services",
+            Some(json!({"name": "web", "image": {"image": "x"}, "prots": []})),
+            400,
+        ),
         (Method::POST, "/v1/services/web/exec", None, 400),
         (Method::POST, "/v1/tokens", Some(json!({"name": ""})), 400),
     ];
@@ -202,7 +214,8 @@ fn logs_are_read_and_followed() {
     assert_eq!(get("/v1/services/web/logs"), "one\ntwo\n");
     assert_eq!(get("/v1/services/web/logs?tail=1"), "two\n");
     lab.runtime.block_on(async {
-        let response = lab.a.client.send(Method::GET, "/v1/services/web/logs?follow=true&tail=0", None, &[]).await;
+        let response =
+            lab.a.client.send(Method::GET, "/v1/services/web/logs?follow=true&tail=0", None, &[]).await;
         let mut body = response.into_body();
         let append = |text: &str| {
             use std::io::Write;

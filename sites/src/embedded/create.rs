@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use ums_engine::spawn::{Namespaces, Spawn};
 use ums_frontman::host;
 use ums_frontman::layout::{PlaceLayout, free_index};
@@ -17,6 +18,7 @@ use ums_nest::protocol::Request;
 use ums_nest::recipe::{Bind, Recipe};
 use ums_nest::right::{Record, Right};
 
+use super::remove::remove_tree;
 use super::{Embedded, SLOW, blocking, chained, has_content, internal, recipe};
 use crate::adapter::{ServiceStatus, SiteResult};
 use crate::store::{ImageConfig, ImageId, Trust, UnpackPolicy};
@@ -30,22 +32,26 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 impl Embedded {
     /// Makes a nest for the service and starts it. Err = nothing of it is left.
     pub(super) async fn create_and_start(&self, spec: &ServiceSpec) -> SiteResult<ServiceStatus> {
+        spec.check().map_err(|error| chained(ErrorCode::BadRequest, &error))?;
         {
             let _registry = self.registry.lock().await;
             self.refuse_taken(&spec.name)?;
             self.refuse_taken_ports(spec).await?;
-            self.create(spec, Trust::Local, Record { epoch: Epoch::default(), right: Right::Run, tasks: 0 })
-                .await?;
+            self.create(spec, Trust::Local, Record::new(Epoch::default(), Right::Run, 0)).await?;
         }
         let started = async {
             self.ask(&spec.name, &Request::Start, SLOW).await?;
-            self.publish(&spec.name).await
+            self.publish(&spec.name).await?;
+            self.observe(&spec.name).await
         };
-        if let Err(error) = started.await {
-            self.tear_down(&spec.name).await?;
-            return Err(error);
+        match started.await {
+            Ok(status) => Ok(status),
+            Err(error) => {
+                let _registry = self.registry.lock().await;
+                self.tear_down(&spec.name).await?;
+                Err(error)
+            }
         }
-        self.observe(&spec.name).await
     }
 
     /// Makes a nest that waits for a restore. Err = nothing of it is left. An earlier attempt is replaced.
@@ -55,28 +61,43 @@ impl Embedded {
         epoch: Epoch,
         requirements: &RestoreRequirements,
     ) -> SiteResult<()> {
+        spec.check().map_err(|error| chained(ErrorCode::BadRequest, &error))?;
         {
             let _registry = self.registry.lock().await;
             self.clear_remains(spec, epoch).await?;
             self.refuse_taken_ports(spec).await?;
-            // What already lies in a volume of that name would be mixed with what arrives.
-            for volume in &spec.volumes {
-                if has_content(&self.volume_dir(volume.name.as_str())) {
-                    let message = format!(
-                        "volume {} of service {} exists at site {} already",
-                        volume.name, spec.name, self.config.name
-                    );
-                    return Err(WireError::new(ErrorCode::NameTaken, message)
-                        .with_hint("move its content away on that host, then migrate again"));
+            self.refuse_taken_volumes(spec)?;
+            let record = Record::new(epoch, Right::Prepared, requirements.tasks);
+            if let Err(error) = self.create(spec, Trust::Peer { setuid: true }, record).await {
+                for volume in &spec.volumes {
+                    // Made for it just now, and empty; one that was there before holds something or is in use.
+                    let _ = std::fs::remove_dir(self.volume_dir(volume.name.as_str()));
                 }
+                return Err(error);
             }
-            let record = Record { epoch, right: Right::Prepared, tasks: requirements.tasks };
-            self.create(spec, Trust::Peer { setuid: true }, record).await?;
         }
         let armed = self.tell(&spec.name, Request::Arm { epoch, requirements: requirements.clone() }).await;
         if let Err(error) = armed {
             self.discard_copy(&spec.name, epoch).await?;
             return Err(error);
+        }
+        Ok(())
+    }
+
+    /// What already lies in a volume of that name would be mixed with what arrives, and one that another service uses
+    /// would go away with this one.
+    fn refuse_taken_volumes(&self, spec: &ServiceSpec) -> SiteResult<()> {
+        let others = self.volumes_of_others(&spec.name)?;
+        for volume in &spec.volumes {
+            let path = self.volume_dir(volume.name.as_str());
+            if has_content(&path) || others.contains(&path) {
+                let message = format!(
+                    "volume {} of service {} exists at site {} already",
+                    volume.name, spec.name, self.config.name
+                );
+                return Err(WireError::new(ErrorCode::NameTaken, message)
+                    .with_hint("move its content away on that host, then migrate again"));
+            }
         }
         Ok(())
     }
@@ -118,20 +139,17 @@ impl Embedded {
                 right: Right::Prepared | Right::Restoring | Right::Discarded,
                 epoch: seen,
                 ..
-            }) if seen <= epoch => self.tear_down(&spec.name).await,
+            }) if seen <= epoch => self.tear_down_with_volumes(&spec.name).await,
             _ => self.refuse_taken(&spec.name),
         }
     }
 
-    /// Directories, recipe, record, keeper, link. Err = nothing of it is left.
+    /// Directories, recipe, record, keeper, link. Err = nothing of it is left but empty volumes.
     async fn create(&self, spec: &ServiceSpec, trust: Trust, record: Record) -> SiteResult<()> {
-        spec.check().map_err(|error| chained(ErrorCode::BadRequest, &error))?;
-        let recipe = self.write_recipe(spec, trust, record).await?;
         let made = async {
-            let keeper = self.start_keeper(&spec.name).await?;
-            host::connect(&recipe.place, keeper.pid)
-                .await
-                .map_err(|error| chained(ErrorCode::Internal, &error))
+            let taken = host::taken().await.map_err(|error| chained(ErrorCode::Internal, &error))?;
+            self.write_recipe(spec, trust, record, taken).await?;
+            self.start_connected(&spec.name).await
         };
         if let Err(error) = made.await {
             self.tear_down(&spec.name).await?;
@@ -140,7 +158,27 @@ impl Embedded {
         Ok(())
     }
 
-    async fn write_recipe(&self, spec: &ServiceSpec, trust: Trust, record: Record) -> SiteResult<Recipe> {
+    /// Starts the keeper of an existing nest directory and links its place. Err = no keeper of it is left.
+    pub(super) async fn start_connected(&self, name: &ServiceName) -> SiteResult<()> {
+        let place = recipe(&self.nest_dir(name))?.place;
+        let connected = async {
+            let keeper = self.start_keeper(name).await?;
+            host::connect(&place, keeper.pid).await.map_err(|error| chained(ErrorCode::Internal, &error))
+        };
+        if let Err(error) = connected.await {
+            self.end_keeper(name).await?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn write_recipe(
+        &self,
+        spec: &ServiceSpec,
+        trust: Trust,
+        record: Record,
+        taken: Vec<u16>,
+    ) -> SiteResult<()> {
         let (site, spec) = (self.clone(), spec.clone());
         blocking(move || {
             let image = ImageId(spec.image.digest);
@@ -148,8 +186,10 @@ impl Embedded {
             let missing = |error| chained(ErrorCode::ImageMissing, &error);
             let config = site.store.config(&image).map_err(missing)?;
             let rootfs = site.store.rootfs(&image, policy).map_err(missing)?;
-            let recipe = site.recipe_of(&spec, &config, rootfs.lower.clone())?;
+            let recipe = site.recipe_of(&spec, &config, rootfs.lower.clone(), &taken)?;
             let dir = site.nest_dir(&spec.name);
+            // Without a recipe it is what a crash has left, and must not become this service's files.
+            remove_tree(dir.path())?;
             let write = || -> std::io::Result<()> {
                 std::fs::create_dir_all(dir.path())?;
                 std::fs::create_dir_all(dir.upper())?;
@@ -165,13 +205,18 @@ impl Embedded {
             write().map_err(|error| internal(&format!("make {}", dir.path().display()), &error))?;
             record.write(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?;
             // Last: a directory without a recipe is a leftover, not a service.
-            recipe.write(&dir.recipe()).map_err(|error| chained(ErrorCode::Internal, &error))?;
-            Ok(recipe)
+            recipe.write(&dir.recipe()).map_err(|error| chained(ErrorCode::Internal, &error))
         })
         .await
     }
 
-    fn recipe_of(&self, spec: &ServiceSpec, image: &ImageConfig, lower: Vec<PathBuf>) -> SiteResult<Recipe> {
+    fn recipe_of(
+        &self,
+        spec: &ServiceSpec,
+        image: &ImageConfig,
+        lower: Vec<PathBuf>,
+        taken: &[u16],
+    ) -> SiteResult<Recipe> {
         let command = if spec.command.is_empty() { &image.cmd } else { &spec.command };
         let args: Vec<String> = image.entrypoint.iter().chain(command).cloned().collect();
         if args.is_empty() {
@@ -210,17 +255,18 @@ impl Embedded {
             volumes: volumes.collect(),
             site_mounts,
             cgroup: self.cgroup_path(&spec.name),
-            place: self.place_of(spec)?,
+            place: self.place_of(spec, taken)?,
         })
     }
 
-    fn place_of(&self, spec: &ServiceSpec) -> SiteResult<PlaceLayout> {
+    /// `taken`: numbers whose addresses this host has already.
+    fn place_of(&self, spec: &ServiceSpec, taken: &[u16]) -> SiteResult<PlaceLayout> {
         let used = self
             .names()?
             .into_iter()
             .filter_map(|name| recipe(&self.nest_dir(&name)).ok())
             .map(|recipe| recipe.place.index);
-        let index = free_index(used)
+        let index = free_index(used.chain(taken.iter().copied()))
             .ok_or_else(|| WireError::new(ErrorCode::Internal, "all place numbers of this site are taken"))?;
         Ok(PlaceLayout {
             service: spec.name.clone(),
@@ -233,11 +279,13 @@ impl Embedded {
     }
 
     /// Starts the keeper of an existing nest directory, away from this process.
-    pub(super) async fn start_keeper(&self, name: &ServiceName) -> SiteResult<KeeperId> {
+    async fn start_keeper(&self, name: &ServiceName) -> SiteResult<KeeperId> {
         let dir = self.nest_dir(name);
         let _ = std::fs::remove_file(dir.keeper());
         let _ = std::fs::remove_file(dir.socket());
-        self.spawn_keeper(&dir).map_err(|error| internal(&format!("start the keeper of {name}"), &error))?;
+        let pid = self
+            .spawn_keeper(&dir)
+            .map_err(|error| internal(&format!("start the keeper of {name}"), &error))?;
         let started = Instant::now();
         loop {
             if let Ok(text) = std::fs::read(dir.keeper())
@@ -245,7 +293,12 @@ impl Embedded {
             {
                 return Ok(id);
             }
-            if started.elapsed() > KEEPER_DEADLINE {
+            let alive = KeeperId::of(&pid.to_string()).is_some_and(|id| id.is_alive());
+            if !alive || started.elapsed() > KEEPER_DEADLINE {
+                // It has not made anything yet that would be left.
+                if let Some(pid) = Pid::from_raw(pid) {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
                 let message =
                     format!("the keeper of {name} did not come up: see {}", dir.diagnosis().display());
                 return Err(WireError::new(ErrorCode::Internal, message).with_hint("ums doctor"));
@@ -254,13 +307,14 @@ impl Embedded {
         }
     }
 
-    fn spawn_keeper(&self, dir: &NestDir) -> std::io::Result<()> {
+    /// Answers the keeper's pid.
+    fn spawn_keeper(&self, dir: &NestDir) -> std::io::Result<i32> {
         let diagnosis = std::fs::File::options().create(true).append(true).open(dir.diagnosis())?;
         let mut command = Command::new(&self.config.program);
         command.arg("keeper").arg("--dir").arg(dir.path()).arg("--program").arg(&self.config.program);
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(diagnosis);
         let namespaces = Namespaces { pid: true, mount: true, network: true };
-        Spawn::new(command).namespaces(namespaces).session().detach().map(drop)
+        Spawn::new(command).namespaces(namespaces).session().detach()
     }
 
     pub(super) fn volume_dir(&self, name: &str) -> PathBuf {

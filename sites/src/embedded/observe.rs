@@ -1,8 +1,12 @@
 //! What is here, seen from outside: nests are asked, and what cannot answer is looked at.
 
+use std::path::Path;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+use ums_engine::cgroup::Cgroup;
 use ums_engine::facts::{HostQuery, host_facts};
+use ums_frontman::host;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Bytes, ServiceName};
 use ums_model::phase::Approach;
@@ -17,7 +21,9 @@ use super::{Embedded, blocking, chained, internal, recipe, unexpected};
 use crate::adapter::{CopyState, ServiceStatus, SiteResult};
 
 /// How long a list waits for one nest that is just being restarted by its keeper.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the tools of the host may take to say their versions.
+const TOOLS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a look at a service may take: much of /proc, and the size of its files.
 const FACTS_DEADLINE: Duration = Duration::from_secs(120);
@@ -38,45 +44,69 @@ impl Embedded {
     }
 
     pub(super) async fn observe_all(&self) -> SiteResult<Vec<ServiceStatus>> {
-        let mut all = Vec::new();
+        let mut looks = JoinSet::new();
         for name in self.names()? {
-            match self.observe(&name).await {
+            let site = self.clone();
+            looks.spawn(async move { site.observe(&name).await });
+        }
+        let mut all = Vec::new();
+        for look in looks.join_all().await {
+            match look {
                 Ok(status) => all.push(status),
                 // Removed while we looked.
                 Err(error) if error.code == ErrorCode::ServiceNotFound => {}
                 Err(error) => return Err(error),
             }
         }
+        all.sort_by(|one, other| one.spec.name.cmp(&other.spec.name));
         Ok(all)
     }
 
     pub(super) async fn observe(&self, name: &ServiceName) -> SiteResult<ServiceStatus> {
         let dir = self.existing(name)?;
         let recipe = recipe(&dir)?;
-        let keeper = keeper(&dir);
-        let status = match keeper {
-            Some(_) => match ask(&dir.socket(), &Request::Status, PATIENCE).await? {
-                Reply::Status(status) => Some(status),
-                other => return Err(unexpected(&other)),
+        let seen = match keeper(&dir) {
+            Some(_) => match ask(&dir.socket(), &Request::Status, PATIENCE).await {
+                Ok(Reply::Status(status)) => Seen::by_nest(&status),
+                Ok(other) => return Err(unexpected(&other)),
+                Err(error) => {
+                    tracing::warn!(service = %name, error = %error.message, "a nest does not answer: looked at its copy from outside");
+                    self.look_from_outside(name)?
+                }
             },
-            None => None,
+            None => Seen { record: read_record(&dir)?, ..Seen::default() },
         };
-        let record = match &status {
-            Some(status) => Some(status.record),
-            None => Record::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?,
+        // Again: it may have ended while its nest was asked.
+        let keeper = keeper(&dir);
+        let exit = || -> Option<ums_nest::keeper::Exit> {
+            std::fs::read(dir.exit()).ok().and_then(|text| serde_json::from_slice(&text).ok())
         };
-        let exit: Option<ums_nest::keeper::Exit> =
-            std::fs::read(dir.exit()).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let copy = keeper.map_or(CopyState::Dead, |_| copy_state(&seen));
         Ok(ServiceStatus {
             spec: recipe.spec,
-            copy: status.as_ref().map_or(CopyState::Dead, copy_state),
-            epoch: record.map(|record| record.epoch).unwrap_or_default(),
-            pid: keeper
-                .zip(status.as_ref().and_then(|status| status.pid))
-                .and_then(|(keeper, pid)| outside(keeper, pid)),
+            copy,
+            epoch: seen.record.map(|record| record.epoch).unwrap_or_default(),
+            pid: keeper.zip(seen.pid).and_then(|(keeper, pid)| outside(keeper, pid)),
             keeper_pid: keeper.map(|keeper| keeper.pid),
-            exit_code: exit.map(|exit| exit.code),
-            since_unix_ms: status.map_or(0, |status| status.since_unix_ms),
+            exit_code: match copy {
+                CopyState::Running => None,
+                _ => seen.exit.or_else(exit).map(|exit| exit.code),
+            },
+            since_unix_ms: seen.since_unix_ms,
+        })
+    }
+
+    /// What the kernel shows of a copy whose nest is just being started again, or cannot be.
+    fn look_from_outside(&self, name: &ServiceName) -> SiteResult<Seen> {
+        let failed = |error| chained(ErrorCode::Internal, &error);
+        let cgroup = Cgroup::of_container(&Path::new("/").join(self.cgroup_path(name))).map_err(failed)?;
+        let tasks = cgroup.procs().map_err(failed)?.len();
+        Ok(Seen {
+            record: read_record(&self.nest_dir(name))?,
+            tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
+            frozen: cgroup.is_frozen().unwrap_or(false),
+            runs: tasks > 0,
+            ..Seen::default()
         })
     }
 
@@ -111,8 +141,11 @@ impl Embedded {
     pub(super) async fn site_facts(&self) -> SiteResult<SiteFacts> {
         let site = self.clone();
         blocking(move || {
-            let query =
-                HostQuery { storage: &site.config.state, journal: &site.config.state, deadline: PATIENCE };
+            let query = HostQuery {
+                storage: &site.config.state,
+                journal: &site.config.state,
+                deadline: TOOLS_DEADLINE,
+            };
             let host = host_facts(&query).map_err(|error| chained(ErrorCode::Internal, &error))?;
             let mut facts = host.into_site_facts(site.config.name.clone(), site.config.fingerprint);
             facts.services = site.names()?;
@@ -141,21 +174,100 @@ impl Embedded {
     /// Starts a service that has ended, with the files it had. Its keeper is started again if it is gone.
     pub(super) async fn start_again(&self, name: &ServiceName) -> SiteResult<ServiceStatus> {
         let dir = self.existing(name)?;
-        let record = Record::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?;
-        if !matches!(record, None | Some(Record { right: Right::Run, .. })) {
-            let message = format!("service {name} has no right to run at site {}", self.config.name);
-            return Err(WireError::new(ErrorCode::Refused, message).with_hint(format!("ums status {name}")));
-        }
-        if keeper(&dir).is_none() {
-            let place = recipe(&dir)?.place;
-            let keeper = self.start_keeper(name).await?;
-            let connected = ums_frontman::host::connect(&place, keeper.pid).await;
-            connected.map_err(|error| chained(ErrorCode::Internal, &error))?;
+        {
+            let _registry = self.registry.lock().await;
+            match read_record(&dir)?.map(|record| record.right) {
+                // Nobody can have committed to a dump that was not complete: the nest settles that.
+                Some(Right::Run | Right::Dumping) => {}
+                _ => {
+                    let message = format!("service {name} has no right to run at site {}", self.config.name);
+                    return Err(
+                        WireError::new(ErrorCode::Refused, message).with_hint(format!("ums status {name}"))
+                    );
+                }
+            }
+            match keeper(&dir) {
+                Some(keeper) => self.plug_in(name, keeper).await?,
+                None => {
+                    // A copy that was frozen when its keeper died is dead only once it was thawed.
+                    self.end_keeper(name).await?;
+                    self.start_connected(name).await?;
+                }
+            }
         }
         self.tell(name, Request::Start).await?;
         self.publish(name).await?;
         self.observe(name).await
     }
+
+    /// Links the place of a keeper that lives, if it is not linked.
+    async fn plug_in(&self, name: &ServiceName, keeper: KeeperId) -> SiteResult<()> {
+        let dir = self.nest_dir(name);
+        let place = recipe(&dir)?.place;
+        let failed = |error| chained(ErrorCode::Internal, &error);
+        if host::is_connected(&place).await.map_err(failed)? {
+            return Ok(());
+        }
+        host::connect(&place, keeper.pid).await.map_err(failed)?;
+        ask(&dir.socket(), &Request::Wire, PATIENCE).await.map(drop)
+    }
+
+    /// After a restart of the daemon: links and published ports are as the records say, whatever became of them.
+    pub(super) async fn reconnect(&self) -> SiteResult<()> {
+        for name in self.names()? {
+            if let Err(error) = self.reconnect_one(&name).await {
+                tracing::warn!(service = %name, error = %error.message, "cannot restore the network of a service");
+            }
+        }
+        Ok(())
+    }
+
+    async fn reconnect_one(&self, name: &ServiceName) -> SiteResult<()> {
+        let dir = self.nest_dir(name);
+        let place = recipe(&dir)?.place;
+        let failed = |error| chained(ErrorCode::Internal, &error);
+        let Some(keeper) = keeper(&dir) else {
+            // Its ports lead nowhere any more.
+            return host::disconnect(&place).await.map_err(failed);
+        };
+        self.plug_in(name, keeper).await?;
+        match read_record(&dir)?.map(|record| record.right) {
+            Some(Right::Run | Right::Dumping | Right::Dumped) => host::publish(&place).await.map_err(failed),
+            _ => host::withdraw(&place).await.map_err(failed),
+        }
+    }
+}
+
+/// What is known of a copy.
+#[derive(Debug, Default)]
+struct Seen {
+    record: Option<Record>,
+    tasks: u32,
+    frozen: bool,
+    /// Whether its first process lives.
+    runs: bool,
+    /// In the keeper's pid namespace.
+    pid: Option<u32>,
+    exit: Option<ums_nest::keeper::Exit>,
+    since_unix_ms: u64,
+}
+
+impl Seen {
+    fn by_nest(status: &NestStatus) -> Self {
+        Self {
+            record: Some(status.record),
+            tasks: status.tasks,
+            frozen: status.frozen,
+            runs: status.pid.is_some(),
+            pid: status.pid,
+            exit: status.exit,
+            since_unix_ms: status.since_unix_ms,
+        }
+    }
+}
+
+fn read_record(dir: &NestDir) -> SiteResult<Option<Record>> {
+    Record::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))
 }
 
 /// The keeper of a nest directory, if it lives.
@@ -181,14 +293,43 @@ fn outside(keeper: KeeperId, inside: u32) -> Option<u32> {
         })
 }
 
-fn copy_state(status: &NestStatus) -> CopyState {
-    let whole = status.tasks > 0 && status.tasks >= status.record.tasks;
-    match status.record.right {
-        Right::Run if status.pid.is_none() => CopyState::Dead,
-        Right::Run | Right::Dumping | Right::Dumped if status.tasks > 0 && status.frozen => CopyState::Frozen,
-        Right::Run | Right::Dumping if status.tasks > 0 => CopyState::Running,
+fn copy_state(seen: &Seen) -> CopyState {
+    let Some(record) = seen.record else { return CopyState::Dead };
+    let whole = seen.tasks > 0 && seen.tasks >= record.tasks;
+    match record.right {
+        Right::Run | Right::Dumping | Right::Dumped if !seen.runs => CopyState::Dead,
+        Right::Run | Right::Dumping if seen.frozen => CopyState::Frozen,
+        Right::Run | Right::Dumping => CopyState::Running,
+        Right::Dumped if whole && seen.frozen => CopyState::Frozen,
         Right::Prepared | Right::Restoring => CopyState::Prepared,
-        Right::Held if whole && status.frozen => CopyState::Held,
+        Right::Held if whole && seen.frozen => CopyState::Held,
         _ => CopyState::Dead,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_what_record_and_kernel_say_together() {
+        let state = |right, tasks, frozen| {
+            let record = Some(Record::new(ums_model::names::Epoch(1), right, 2));
+            copy_state(&Seen { record, tasks, frozen, runs: tasks > 0, ..Seen::default() })
+        };
+        // One that may run is not counted: it forks as it likes.
+        assert_eq!(state(Right::Run, 1, false), CopyState::Running);
+        assert_eq!(state(Right::Run, 1, true), CopyState::Frozen);
+        assert_eq!(state(Right::Run, 0, false), CopyState::Dead);
+        assert_eq!(state(Right::Dumping, 2, false), CopyState::Running);
+        // One that waits for a decision is whole or dead.
+        assert_eq!(state(Right::Dumped, 2, true), CopyState::Frozen);
+        assert_eq!(state(Right::Dumped, 1, true), CopyState::Dead);
+        assert_eq!(state(Right::Held, 2, true), CopyState::Held);
+        assert_eq!(state(Right::Held, 1, true), CopyState::Dead);
+        assert_eq!(state(Right::Held, 2, false), CopyState::Dead);
+        assert_eq!(state(Right::Prepared, 2, false), CopyState::Prepared);
+        assert_eq!(state(Right::Discarded, 2, true), CopyState::Dead);
+        assert_eq!(copy_state(&Seen { tasks: 2, runs: true, ..Seen::default() }), CopyState::Dead);
     }
 }

@@ -1,6 +1,8 @@
 //! Taking a service away: everything that was made for it, to the last rule and directory.
 
-use std::path::Path;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,90 +20,168 @@ use crate::adapter::{CopyState, SiteResult};
 
 /// How long a keeper may take to end with everything below it.
 const KEEPER_DEADLINE: Duration = Duration::from_secs(20);
+/// How the directories of services are called while they are deleted. No service name begins like this.
+const REMOVED: &str = ".removed-";
 const POLL: Duration = Duration::from_millis(2);
 
 impl Embedded {
-    /// `ums rm`. Volumes stay.
+    /// `ums rm`. Volumes stay. By force also what cannot be looked at any more.
     pub(super) async fn remove_service(&self, name: &ServiceName, force: bool) -> SiteResult<()> {
         let _registry = self.registry.lock().await;
-        let status = self.observe(name).await?;
-        if status.copy != CopyState::Dead && !force {
-            let message = format!("service {name} is not stopped");
-            return Err(WireError::new(ErrorCode::Refused, message)
-                .with_hint(format!("ums stop {name}, or ums rm --force {name}")));
+        match self.observe(name).await {
+            Ok(status) if status.copy != CopyState::Dead && !force => {
+                let message = format!("service {name} is not stopped");
+                return Err(WireError::new(ErrorCode::Refused, message)
+                    .with_hint(format!("ums stop {name}, or ums rm --force {name}")));
+            }
+            Err(error) if !force || error.code == ErrorCode::ServiceNotFound => return Err(error),
+            _ => {}
         }
         self.tear_down(name).await
     }
 
     /// Source, after RUNNING(E): the original and what travelled with it go. Ok also if they are gone.
     pub(super) async fn release_copy(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
-        self.end_copy(name, epoch, &Request::Release { epoch }, &[Right::Dumped, Right::Discarded]).await
-    }
-
-    /// Destination: whatever exists of the copy of this epoch goes. Ok also if there is nothing.
-    pub(super) async fn discard_copy(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
-        let rights = [Right::Prepared, Right::Restoring, Right::Held, Right::Discarded];
-        self.end_copy(name, epoch, &Request::Discard { epoch }, &rights).await
-    }
-
-    /// Ends a copy that must not run (again), if its record says that it is of this epoch and in one of `rights`.
-    async fn end_copy(
-        &self,
-        name: &ServiceName,
-        epoch: Epoch,
-        request: &Request,
-        rights: &[Right],
-    ) -> SiteResult<()> {
         let _registry = self.registry.lock().await;
+        match self.remains(name)? {
+            None => Ok(()),
+            Some(None) => self.tear_down_with_volumes(name).await,
+            Some(Some(record))
+                if record.epoch == epoch && matches!(record.right, Right::Dumped | Right::Discarded) =>
+            {
+                self.end_copy(name, record, &Request::Release { epoch }).await
+            }
+            Some(Some(record)) => Err(self.not_to_end(name, epoch, record)),
+        }
+    }
+
+    /// Destination: whatever exists of the copy of this epoch goes. Ok also if there is nothing, whatever else of
+    /// that name is here.
+    pub(super) async fn discard_copy(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
+        let _registry = self.registry.lock().await;
+        match self.remains(name)? {
+            None => Ok(()),
+            Some(None) => self.tear_down_with_volumes(name).await,
+            Some(Some(record)) => match fate(record, epoch) {
+                Fate::Ends => self.end_copy(name, record, &Request::Discard { epoch }).await,
+                Fate::IsAnother => Ok(()),
+                Fate::MayRun => Err(self.not_to_end(name, epoch, record)),
+            },
+        }
+    }
+
+    /// The record of what is here under a name; the outer `None`: nothing is.
+    fn remains(&self, name: &ServiceName) -> SiteResult<Option<Option<Record>>> {
         let dir = self.nest_dir(name);
         if !dir.recipe().exists() {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(record) =
-            Record::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?
-        else {
-            return self.tear_down(name).await;
-        };
-        if record.epoch != epoch || !rights.contains(&record.right) {
-            let (seen, right) = (record.epoch, record.right);
-            let message = format!(
-                "the copy of {name} at site {} is {right:?} in epoch {seen}, not one of epoch {epoch} to end",
-                self.config.name
-            );
-            return Err(WireError::new(ErrorCode::Refused, message));
-        }
-        if keeper(&dir).is_some() {
-            ask(&dir.socket(), request, SLOW).await?;
-        }
-        let volumes = recipe(&dir)?.volumes;
-        self.tear_down(name).await?;
-        for volume in volumes {
-            remove_tree(&volume.host)?;
-        }
-        Ok(())
+        Record::read(&dir.right()).map(Some).map_err(|error| chained(ErrorCode::Internal, &error))
     }
 
-    /// Removes every trace but the volumes. Goes on after errors and returns the first. Safe to repeat.
+    fn not_to_end(&self, name: &ServiceName, epoch: Epoch, record: Record) -> WireError {
+        let (seen, right) = (record.epoch, record.right);
+        let message = format!(
+            "the copy of {name} at site {} is {right:?} in epoch {seen}, not one of epoch {epoch} to end",
+            self.config.name
+        );
+        WireError::new(ErrorCode::Refused, message)
+    }
+
+    /// Ends a copy that must not run (again) and removes it with its volumes.
+    async fn end_copy(&self, name: &ServiceName, record: Record, request: &Request) -> SiteResult<()> {
+        let dir = self.nest_dir(name);
+        let told = match keeper(&dir) {
+            Some(_) => ask(&dir.socket(), request, SLOW).await.map(drop),
+            None => Ok(()),
+        };
+        match told {
+            // It knows better what it may do.
+            Err(error) if error.code == ErrorCode::Refused => return Err(error),
+            Err(error) => {
+                tracing::warn!(service = %name, error = %error.message, "a nest cannot end its copy: its keeper is ended");
+            }
+            Ok(()) => {}
+        }
+        // What a nest that could not be asked would have recorded first. A full disk must not keep the copy here.
+        let ended = Record::new(record.epoch, Right::Discarded, 0);
+        if let Err(error) = ended.write(&dir.right()) {
+            tracing::warn!(service = %name, %error, "cannot record that a copy ends");
+        }
+        self.tear_down_with_volumes(name).await
+    }
+
+    /// Removes every trace but the volumes. Err = some are left; safe to repeat.
     pub(super) async fn tear_down(&self, name: &ServiceName) -> SiteResult<()> {
+        self.end_processes(name).await?;
+        self.clear_away(name).await
+    }
+
+    /// As [`Self::tear_down`], with the volumes that travel with it, unless another service here uses them too.
+    pub(super) async fn tear_down_with_volumes(&self, name: &ServiceName) -> SiteResult<()> {
+        self.end_processes(name).await?;
+        // Before the recipe goes, by which they are found again after a crash.
+        let volumes = recipe(&self.nest_dir(name)).map(|recipe| recipe.volumes).unwrap_or_default();
+        let others = self.volumes_of_others(name)?;
+        let volumes: Vec<_> = volumes.into_iter().map(|volume| volume.host).collect();
+        blocking(move || {
+            volumes.iter().filter(|path| !others.contains(*path)).try_for_each(|path| remove_tree(path))
+        })
+        .await?;
+        self.clear_away(name).await
+    }
+
+    /// Directories of the volumes that services other than `name` use.
+    pub(super) fn volumes_of_others(&self, name: &ServiceName) -> SiteResult<BTreeSet<PathBuf>> {
+        let others = self.names()?.into_iter().filter(|other| other != name);
+        let recipes = others.filter_map(|other| recipe(&self.nest_dir(&other)).ok());
+        Ok(recipes.flat_map(|recipe| recipe.volumes).map(|volume| volume.host).collect())
+    }
+
+    async fn end_processes(&self, name: &ServiceName) -> SiteResult<()> {
         let dir = self.nest_dir(name);
         if keeper(&dir).is_some() {
             // A nest that cannot answer any more is ended with its keeper.
             let _ = ask(&dir.socket(), &Request::Quit, SLOW).await;
         }
-        let ended = self.end_keeper(name).await;
+        self.end_keeper(name).await
+    }
+
+    /// Link, rules and directory. The directory loses its name in one step, so that no half of a service is seen.
+    async fn clear_away(&self, name: &ServiceName) -> SiteResult<()> {
+        let dir = self.nest_dir(name);
         let link = match recipe(&dir) {
             Ok(recipe) => {
                 host::disconnect(&recipe.place).await.map_err(|error| chained(ErrorCode::Internal, &error))
             }
             Err(_) => Ok(()),
         };
-        let path = dir.path().to_owned();
-        let files = blocking(move || remove_tree(&path)).await;
-        ended.and(link).and(files)
+        let (path, removed) = (dir.path().to_owned(), self.services_dir().join(format!("{REMOVED}{name}")));
+        let files = blocking(move || {
+            remove_tree(&removed)?;
+            match std::fs::rename(&path, &removed) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(internal(&format!("remove {}", path.display()), &error))
+                }
+                _ => remove_tree(&removed),
+            }
+        })
+        .await;
+        link.and(files)
+    }
+
+    /// Deletes what an earlier daemon had begun to delete. Blocking.
+    pub(super) fn sweep(&self) {
+        let entries = std::fs::read_dir(self.services_dir()).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(REMOVED)) {
+            if let Err(error) = remove_tree(&entry.path()) {
+                tracing::warn!(error = %error.message, "cannot clear away a removed service");
+            }
+        }
     }
 
     /// The kernel ends everything below a keeper with it, once no frozen cgroup is in the way.
-    async fn end_keeper(&self, name: &ServiceName) -> SiteResult<()> {
+    pub(super) async fn end_keeper(&self, name: &ServiceName) -> SiteResult<()> {
         let dir = self.nest_dir(name);
         let started = Instant::now();
         let cgroup = Cgroup::of_container(&Path::new("/").join(self.cgroup_path(name)))
@@ -141,12 +221,57 @@ impl Embedded {
     }
 }
 
+/// What discarding an epoch means for the copy that is here.
+enum Fate {
+    /// It is of that epoch or an older one, and can never run.
+    Ends,
+    /// It is of another epoch, and there is none of that one.
+    IsAnother,
+    /// It has run in that epoch or later, or may.
+    MayRun,
+}
+
+fn fate(record: Record, epoch: Epoch) -> Fate {
+    let never_ran =
+        matches!(record.right, Right::Prepared | Right::Restoring | Right::Held | Right::Discarded);
+    match record.epoch.cmp(&epoch) {
+        // An undecided copy of an older epoch is not this one's to end.
+        Ordering::Less if never_ran && record.right != Right::Held => Fate::Ends,
+        Ordering::Less => Fate::IsAnother,
+        Ordering::Equal if never_ran => Fate::Ends,
+        // It was replaced by a later attempt.
+        Ordering::Greater if never_ran => Fate::IsAnother,
+        Ordering::Equal | Ordering::Greater => Fate::MayRun,
+    }
+}
+
 /// Removes a directory tree; nothing there is fine.
-fn remove_tree(path: &Path) -> SiteResult<()> {
+pub(super) fn remove_tree(path: &Path) -> SiteResult<()> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(internal(&format!("remove {}", path.display()), &error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn discarding_an_epoch_ends_what_cannot_run_and_nothing_else() {
+        let fate_of = |right, seen| fate(Record::new(Epoch(seen), right, 0), Epoch(5));
+        for right in [Right::Prepared, Right::Restoring, Right::Held, Right::Discarded] {
+            assert!(matches!(fate_of(right, 5), Fate::Ends), "{right:?}");
+            assert!(matches!(fate_of(right, 6), Fate::IsAnother), "{right:?}");
+        }
+        for right in [Right::Run, Right::Dumping, Right::Dumped] {
+            assert!(matches!(fate_of(right, 4), Fate::IsAnother), "{right:?}");
+            assert!(matches!(fate_of(right, 5), Fate::MayRun), "{right:?}");
+            assert!(matches!(fate_of(right, 6), Fate::MayRun), "{right:?}");
+        }
+        assert!(matches!(fate_of(Right::Prepared, 4), Fate::Ends));
+        assert!(matches!(fate_of(Right::Held, 4), Fate::IsAnother));
     }
 }
