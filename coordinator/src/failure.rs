@@ -45,7 +45,7 @@ pub(crate) fn no_link(site: &SiteName, error: &LinkError) -> WireError {
         LinkError::Frame { .. } => WireError::new(ErrorCode::Unreachable, message),
         LinkError::TimedOut { .. } => WireError::new(ErrorCode::Unreachable, message),
         LinkError::NoCommonVersion { .. } => WireError::new(ErrorCode::Unsupported, message)
-            .with_hint("bring the older of the two sites up to date"),
+            .with_hint("bring the older of the two sites up to date; see which: ums --version"),
         LinkError::UnknownPurpose { .. } | LinkError::NoAnswer { .. } => {
             WireError::new(ErrorCode::Unsupported, message)
         }

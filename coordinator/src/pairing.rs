@@ -21,7 +21,7 @@ pub(crate) async fn invite<S: SiteAdapter>(core: &Core<S>) -> Result<InviteView,
     let addresses = core.addresses();
     let invite = Invite::new(addresses.clone(), core.identity.fingerprint()).map_err(|error| {
         WireError::new(ErrorCode::Internal, format!("cannot make an invite: {error}"))
-            .with_hint("say in the configuration where this site can be dialed: advertise = [\"HOST:PORT\"]")
+            .with_hint("say where this site can be dialed: ums site --advertise HOST:PORT")
     })?;
     let lifetime = u64::try_from(core.config.deadlines.invite.as_millis()).unwrap_or(u64::MAX);
     let expires_unix_ms = unix_ms().saturating_add(lifetime);
@@ -35,7 +35,7 @@ pub(crate) async fn invite<S: SiteAdapter>(core: &Core<S>) -> Result<InviteView,
 pub(crate) async fn accept<S: SiteAdapter>(core: &Core<S>, token: &str) -> Result<AcceptedView, WireError> {
     let invite: Invite = token.parse().map_err(|error| {
         WireError::new(ErrorCode::BadRequest, format!("cannot read the invite: {error}"))
-            .with_hint("copy the whole token that the other site printed")
+            .with_hint("copy the whole token that the other site printed: ums pair invite")
     })?;
     let deadlines = core.config.deadlines.link();
     let paired = pair_client(&invite, &core.identity, &announcement(core), &deadlines).await;

@@ -82,6 +82,6 @@ pub(crate) async fn dial(
     Err(failure.unwrap_or_else(|| {
         let message = format!("no address of site {} is known", site.name);
         WireError::new(ErrorCode::Unreachable, message)
-            .with_hint("start it from the other site, or pair again with an address that can be dialed")
+            .with_hint("pair again with an address that can be dialed: ums pair invite at the other site")
     }))
 }

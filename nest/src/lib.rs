@@ -10,9 +10,9 @@
 //! 1. [`recipe`]: what a nest must know to build its service here; [`layout`]: where everything is;
 //! 2. [`protocol`] and [`client`]: what a site asks a nest (the Migration Interface);
 //! 3. [`keeper`]: the life line; [`right`]: the durable record of what the nest may do;
-//! 4. [`server`]: one request per connection, dispatched to [`lifecycle`] (start, stop, signals), [`source`] (freeze
-//!    and dump), [`destination`] (arm, restore, resume) and [`exec`];
-//! 5. [`mounts`], [`bundle`], [`runc`]: how a container comes to be.
+//! 4. [`server`]: one request per connection, dispatched to `lifecycle` (start, stop, signals), `source` (freeze
+//!    and dump), `destination` (arm, restore, resume) and [`exec`];
+//! 5. `mounts`, `bundle`, `runc`: how a container comes to be.
 //!
 //! A nest never decides whether a service may run: it executes what its run-right grants. It must never know another
 //! site, an orchestrator, a journal or TLS.

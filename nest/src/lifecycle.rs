@@ -34,7 +34,7 @@ impl Nest {
         let user = User::resolve(&self.recipe.user, &merged()).ok_or_else(|| {
             let message = format!("the image has no user {:?}", self.recipe.user);
             WireError::new(ErrorCode::BadRequest, message)
-                .with_hint("choose an existing user or a numeric id")
+                .with_hint("choose an existing user or a numeric id: ums run --user")
         })?;
         bundle::write(&self.recipe, user).map_err(|error| failure(ErrorCode::Internal, &error))
     }

@@ -335,7 +335,7 @@ impl Nest {
         }
         tokio::time::timeout(SESSIONS_DEADLINE, self.gate.write()).await.map_err(|_| {
             let message = format!("commands that run in service {} do not end", self.recipe.spec.name);
-            WireError::new(ErrorCode::Busy, message).with_hint("end them, then migrate again")
+            WireError::new(ErrorCode::Busy, message).with_hint("end them, then try again: ums migrate")
         })
     }
 }

@@ -215,7 +215,7 @@ async fn wait_for_orphans() -> Result<(), WireError> {
         if tokio::time::Instant::now() >= deadline {
             let message = format!("an earlier criu (pid {pid} in the nest's pid namespace) does not end");
             return Err(WireError::new(ErrorCode::Stuck, message)
-                .with_hint("look at what it waits for, then try again"));
+                .with_hint("look at what it waits for, then try again: ums migrate"));
         }
         tokio::time::sleep(ORPHAN_POLL).await;
     }

@@ -6,8 +6,8 @@
 //! STATE/store/           images
 //! ```
 //!
-//! Read in this order: [`Embedded`] and its configuration here, [`create`] (from a spec to a keeper), [`observe`]
-//! (what a copy is, seen from outside), [`images`], and [`migrate`], which only passes on to the nest.
+//! Read in this order: [`Embedded`] and its configuration here, `create` (from a spec to a keeper), `observe`
+//! (what a copy is, seen from outside), `images`, and `migrate`, which only passes on to the nest.
 
 mod create;
 mod images;
@@ -75,7 +75,7 @@ impl Embedded {
         if config.state.starts_with("/run") || config.state.starts_with("/var/run") {
             let message = format!("{} is volatile, and hidden from keepers", config.state.display());
             return Err(WireError::new(ErrorCode::BadRequest, message)
-                .with_hint("choose a --state directory that survives a restart"));
+                .with_hint("choose a directory that survives a restart: ums site --state DIR"));
         }
         for dir in ["services", "volumes", "store"] {
             let path = config.state.join(dir);

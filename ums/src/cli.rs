@@ -221,16 +221,16 @@ pub(crate) struct RunArgs {
     /// A plain root directory on the site's host.
     #[arg(long)]
     pub(crate) rootfs: Option<PathBuf>,
-    /// Publish a port, HOST:CONTAINER[/udp]; repeatable.
+    /// Publish a port, `HOST:CONTAINER[/udp]`; repeatable.
     #[arg(long = "publish", short = 'p')]
     pub(crate) ports: Vec<String>,
     /// Environment, NAME=VALUE; repeatable.
     #[arg(long = "env", short = 'e')]
     pub(crate) env: Vec<String>,
-    /// A volume that travels with the service, NAME:/path[:ro]; repeatable.
+    /// A volume that travels with the service, `NAME:/path[:ro]`; repeatable.
     #[arg(long = "volume", short = 'v')]
     pub(crate) volumes: Vec<String>,
-    /// Something of the site, NAME:/path[:ro]; repeatable.
+    /// Something of the site, `NAME:/path[:ro]`; repeatable.
     #[arg(long = "site-mount")]
     pub(crate) site_mounts: Vec<String>,
     /// Memory limit, for example 512m or 2g.

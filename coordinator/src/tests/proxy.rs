@@ -62,6 +62,10 @@ async fn carry(mut client: TcpStream, state: Arc<Mutex<State>>) {
     };
     let Some(to) = to else { return };
     let Ok(mut server) = TcpStream::connect(to).await else { return };
+    // The sites do not wait for more to send; neither may what is between them.
+    if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
+        return;
+    }
     tokio::select! {
         biased;
         () = cut.cancelled() => {}

@@ -96,7 +96,7 @@ impl Embedded {
                     volume.name, spec.name, self.config.name
                 );
                 return Err(WireError::new(ErrorCode::NameTaken, message)
-                    .with_hint("move its content away on that host, then migrate again"));
+                    .with_hint("move its content away on that host, then try again: ums migrate"));
             }
         }
         Ok(())

@@ -37,7 +37,7 @@ impl Embedded {
                         let message =
                             format!("there is no image {reference} in the store and no file of that name");
                         return Err(WireError::new(ErrorCode::ImageMissing, message).with_hint(
-                            "give a path to an OCI layout, a docker save archive, or use --rootfs DIR",
+                            "give a path to an OCI layout or a `docker save` archive (ums run --image PATH), or a directory (ums run --rootfs DIR)",
                         ));
                     }
                 },

@@ -293,17 +293,20 @@ fn outside(keeper: KeeperId, inside: u32) -> Option<u32> {
         })
 }
 
+/// The kernel's word counts before the record's: a copy that runs without a right must be seen to run, or somebody
+/// would let another one run.
 fn copy_state(seen: &Seen) -> CopyState {
-    let Some(record) = seen.record else { return CopyState::Dead };
-    let whole = seen.tasks > 0 && seen.tasks >= record.tasks;
-    match record.right {
-        Right::Run | Right::Dumping | Right::Dumped if !seen.runs => CopyState::Dead,
-        Right::Run | Right::Dumping if seen.frozen => CopyState::Frozen,
-        Right::Run | Right::Dumping => CopyState::Running,
-        Right::Dumped if whole && seen.frozen => CopyState::Frozen,
-        Right::Prepared | Right::Restoring => CopyState::Prepared,
-        Right::Held if whole && seen.frozen => CopyState::Held,
-        _ => CopyState::Dead,
+    let right = seen.record.map(|record| record.right);
+    let whole = seen.tasks >= seen.record.map_or(0, |record| record.tasks);
+    match right {
+        Some(Right::Prepared | Right::Restoring) => CopyState::Prepared,
+        Some(Right::Discarded) => CopyState::Dead,
+        _ if !seen.runs || seen.tasks == 0 => CopyState::Dead,
+        _ if !seen.frozen => CopyState::Running,
+        Some(Right::Held) if whole => CopyState::Held,
+        Some(Right::Dumped) if whole => CopyState::Frozen,
+        Some(Right::Held | Right::Dumped) => CopyState::Dead,
+        Some(Right::Run | Right::Dumping) | None => CopyState::Frozen,
     }
 }
 
@@ -327,9 +330,13 @@ mod tests {
         assert_eq!(state(Right::Dumped, 1, true), CopyState::Dead);
         assert_eq!(state(Right::Held, 2, true), CopyState::Held);
         assert_eq!(state(Right::Held, 1, true), CopyState::Dead);
-        assert_eq!(state(Right::Held, 2, false), CopyState::Dead);
+        // One that runs without a right is no dead one.
+        assert_eq!(state(Right::Held, 2, false), CopyState::Running);
+        assert_eq!(state(Right::Dumped, 1, false), CopyState::Running);
+        assert_eq!(state(Right::Dumped, 0, false), CopyState::Dead);
         assert_eq!(state(Right::Prepared, 2, false), CopyState::Prepared);
         assert_eq!(state(Right::Discarded, 2, true), CopyState::Dead);
-        assert_eq!(copy_state(&Seen { tasks: 2, runs: true, ..Seen::default() }), CopyState::Dead);
+        assert_eq!(copy_state(&Seen { tasks: 2, runs: true, ..Seen::default() }), CopyState::Running);
+        assert_eq!(copy_state(&Seen::default()), CopyState::Dead);
     }
 }

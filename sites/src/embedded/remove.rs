@@ -197,7 +197,7 @@ impl Embedded {
             if started.elapsed() > KEEPER_DEADLINE {
                 let message = format!("the keeper of {name} (pid {}) does not end", keeper.pid);
                 return Err(WireError::new(ErrorCode::Stuck, message)
-                    .with_hint("look at its processes, then try again"));
+                    .with_hint("look at its processes, then try again: ums rm --force"));
             }
             tokio::time::sleep(POLL).await;
         }

@@ -1,0 +1,241 @@
+//! Nests, keepers and daemons that die, and requests that come twice.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use ums_model::error::ErrorCode;
+use ums_model::names::Epoch;
+use ums_model::spec::RestartPolicy;
+use ums_sites::adapter::{CopyState, SiteAdapter};
+
+use crate::pair::{
+    Pair, arm, assert_nothing_left, copy, dump, hold, kill, kill_nest, log_has, mounts, restore, status_with,
+};
+
+const E: Epoch = Epoch(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_a_nest_that_dies_changes_nothing_and_every_request_may_come_twice() {
+    let pair = Pair::new();
+    let Pair { a, b, .. } = &pair;
+    let name = pair.run("signals", &["signals"]).await;
+    let before = a.status(&name).await.unwrap();
+    kill_nest(a, &name).await;
+    let after = a.status(&name).await.unwrap();
+    assert_eq!((after.copy, after.pid), (CopyState::Running, before.pid));
+    assert_eq!(after.since_unix_ms, before.since_unix_ms);
+
+    arm(a, b, &name, E).await.unwrap();
+    let (archive, dumped) = dump(a, &name, E).await;
+    dumped.unwrap();
+    kill_nest(a, &name).await;
+    assert_eq!(copy(a, &name).await, CopyState::Frozen);
+    restore(b, &name, E, &archive).await.unwrap();
+    kill_nest(b, &name).await;
+    assert_eq!(copy(b, &name).await, CopyState::Held);
+
+    // Of another epoch: nothing of it is here, and what is here stays.
+    assert_eq!(b.resume(&name, Epoch(2)).await.unwrap_err().code, ErrorCode::Refused);
+    assert_eq!(a.release(&name, Epoch(2)).await.unwrap_err().code, ErrorCode::Refused);
+    for _ in 0..2 {
+        b.resume(&name, E).await.unwrap();
+    }
+    kill_nest(b, &name).await;
+    assert_eq!(copy(b, &name).await, CopyState::Running);
+    for _ in 0..2 {
+        b.open(&name, E).await.unwrap();
+    }
+    assert_eq!(b.discard(&name, E).await.unwrap_err().code, ErrorCode::Refused, "it runs");
+    for _ in 0..2 {
+        a.release(&name, E).await.unwrap();
+        a.discard(&name, E).await.unwrap();
+    }
+    b.signal(&name, 1).await.unwrap();
+    log_has(b, &name, "HUP").await;
+    assert_nothing_left(&pair.state("a"), 0xa1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_a_rollback_lets_the_original_run_again_and_may_be_repeated() {
+    let pair = Pair::new();
+    let Pair { a, b, .. } = &pair;
+    let name = pair.run("signals", &["signals"]).await;
+    let before = a.status(&name).await.unwrap();
+    hold(a, b, &name, E).await;
+    for _ in 0..2 {
+        b.discard(&name, E).await.unwrap();
+        a.thaw(&name, E).await.unwrap();
+    }
+    assert_nothing_left(&pair.state("b"), 0xb1);
+    let after = a.status(&name).await.unwrap();
+    assert_eq!((after.copy, after.pid), (CopyState::Running, before.pid));
+    a.signal(&name, 1).await.unwrap();
+    log_has(a, &name, "HUP").await;
+    // And the next attempt goes well.
+    crate::pair::move_to(a, b, &name, Epoch(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_a_keeper_that_dies_takes_its_copy_along() {
+    let pair = Pair::new();
+    let Pair { a, b, .. } = &pair;
+    let name = pair.run("signals", &["signals"]).await;
+    let kill_keeper = async || kill(a.status(&name).await.unwrap().keeper_pid.unwrap());
+
+    kill_keeper().await;
+    status_with(a, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
+    let again = a.start(&name).await.unwrap();
+    assert_eq!(again.copy, CopyState::Running);
+    // Both at once are one start.
+    kill_keeper().await;
+    status_with(a, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
+    let (one, other) = tokio::join!(a.start(&name), a.start(&name));
+    assert_eq!(one.unwrap().keeper_pid, other.unwrap().keeper_pid);
+
+    // Frozen: nobody may run it, and it goes away on the word of the Coordinator.
+    hold(a, b, &name, E).await;
+    kill_keeper().await;
+    status_with(a, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
+    assert_eq!(a.start(&name).await.unwrap_err().code, ErrorCode::Refused);
+    let held = b.status(&name).await.unwrap().keeper_pid.unwrap();
+    kill(held);
+    status_with(b, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
+    b.discard(&name, E).await.unwrap();
+    a.release(&name, E).await.unwrap();
+    assert_nothing_left(&pair.state("a"), 0xa1);
+    assert_nothing_left(&pair.state("b"), 0xb1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_exits_are_recorded_and_restarts_follow_the_policy() {
+    let pair = Pair::new();
+    let Pair { a, .. } = &pair;
+    let mut spec = pair.spec("fails", &["exit", "--code", "3"]).await;
+    a.run(&spec).await.unwrap();
+    let status = status_with(a, &spec.name, "it has ended", |status| status.exit_code.is_some()).await;
+    assert_eq!((status.copy, status.exit_code), (CopyState::Dead, Some(3)));
+
+    // Killed from outside, again and again.
+    let mut lasting = pair.spec("lasting", &["signals"]).await;
+    lasting.restart = RestartPolicy::Always;
+    let mut pid = a.run(&lasting).await.unwrap().pid;
+    for _ in 0..2 {
+        kill(pid.unwrap());
+        let revived = |status: &ums_sites::adapter::ServiceStatus| {
+            status.copy == CopyState::Running && status.pid.is_some() && status.pid != pid
+        };
+        pid = status_with(a, &lasting.name, "it runs again", revived).await.pid;
+        kill_nest(a, &lasting.name).await;
+    }
+    let stopped = a.stop(&lasting.name, std::time::Duration::ZERO).await.unwrap();
+    assert_eq!((stopped.copy, stopped.exit_code), (CopyState::Dead, Some(137)));
+    kill_nest(a, &lasting.name).await;
+    assert_eq!(copy(a, &lasting.name).await, CopyState::Dead, "it was stopped by its owner");
+
+    spec.name = "nothing".parse().unwrap();
+    spec.command = vec!["/bin/no-such-program".into()];
+    assert_eq!(a.run(&spec).await.unwrap_err().code, ErrorCode::BadRequest);
+    assert_eq!(a.list().await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_a_nest_that_dies_in_the_middle_leaves_what_its_record_grants() {
+    let pair = Pair::new();
+    let Pair { a, b, .. } = &pair;
+    let name = pair.run("hog", &["memhog", "--mib", "64"]).await;
+    let pid = a.status(&name).await.unwrap().pid;
+    let mounted = mounts(a, &name).await;
+
+    // In the middle of a dump: nobody can have committed.
+    let mut dumping = a.dump(&name, E).await.unwrap();
+    dumping.stream.read_exact(&mut [0; 4096]).await.unwrap();
+    kill_nest(a, &name).await;
+    dumping.done.await.unwrap_err();
+    let after = status_with(a, &name, "it runs", |status| status.copy == CopyState::Running).await;
+    assert_eq!((after.pid, after.epoch), (pid, E));
+    assert_eq!(mounts(a, &name).await, mounted);
+
+    // In the middle of a restore: it was never HELD.
+    let epoch = Epoch(2);
+    arm(a, b, &name, epoch).await.unwrap();
+    let (archive, dumped) = dump(a, &name, epoch).await;
+    dumped.unwrap();
+    let mut restoring = b.restore(&name, epoch).await.unwrap();
+    restoring.stream.write_all(&archive[..archive.len() / 2]).await.unwrap();
+    kill_nest(b, &name).await;
+    drop(restoring.stream);
+    restoring.done.await.unwrap_err();
+    assert_eq!(copy(b, &name).await, CopyState::Dead);
+    b.discard(&name, epoch).await.unwrap();
+    assert_nothing_left(&pair.state("b"), 0xb1);
+
+    // Between the record and the deed: it may run, so it does.
+    assert_eq!(copy(a, &name).await, CopyState::Frozen);
+    let record = pair.state("a").join("services/hog/right.json");
+    std::fs::write(&record, r#"{"epoch":2,"right":"run"}"#).unwrap();
+    kill_nest(a, &name).await;
+    let after = status_with(a, &name, "it runs", |status| status.copy == CopyState::Running).await;
+    assert_eq!((after.pid, after.epoch), (pid, epoch));
+
+    // Armed, and nothing has come yet.
+    arm(a, b, &name, Epoch(3)).await.unwrap();
+    kill_nest(b, &name).await;
+    assert_eq!(copy(b, &name).await, CopyState::Prepared);
+    restore(b, &name, Epoch(3), &archive).await.unwrap_err();
+    b.discard(&name, Epoch(3)).await.unwrap();
+    assert_nothing_left(&pair.state("b"), 0xb1);
+    crate::pair::move_to(a, b, &name, Epoch(4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_without_a_nest_a_copy_is_looked_at_from_outside_and_without_a_record_it_has_no_nest() {
+    let pair = Pair::new();
+    let Pair { a, .. } = &pair;
+    let name = pair.run("signals", &["signals"]).await;
+    let record = pair.state("a").join("services/signals/right.json");
+    let kept = std::fs::read(&record).unwrap();
+    std::fs::remove_file(&record).unwrap();
+    let keeper = a.status(&name).await.unwrap().keeper_pid.unwrap();
+    kill(crate::pair::nest_below(keeper).unwrap());
+    // It runs, and whoever asks must not be told that it is dead; and one such service does not hide the others.
+    assert_eq!(copy(a, &name).await, CopyState::Running);
+    assert_eq!(a.list().await.unwrap().len(), 1);
+    std::fs::write(&record, kept).unwrap();
+    status_with(a, &name, "its nest is back", |status| status.pid.is_some()).await;
+    // By force it goes even so.
+    std::fs::remove_file(&record).unwrap();
+    kill(crate::pair::nest_below(keeper).unwrap());
+    a.remove(&name, true).await.unwrap();
+    assert_nothing_left(&pair.state("a"), 0xa1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_nothing_leaves_a_copy_before_the_word_even_if_it_is_started_again() {
+    let pair = Pair::new();
+    let Pair { a, b, .. } = &pair;
+    let mut spec = pair.spec("lasting", &["signals"]).await;
+    spec.restart = RestartPolicy::Always;
+    let name = spec.name.clone();
+    a.run(&spec).await.unwrap();
+    hold(a, b, &name, E).await;
+    b.resume(&name, E).await.unwrap();
+    let fenced = async || {
+        let pid = b.status(&name).await.unwrap().pid.unwrap().to_string();
+        let tables = std::process::Command::new("nsenter")
+            .args(["-t", &pid, "-n", "nft", "list", "tables"])
+            .output()
+            .unwrap();
+        assert!(tables.status.success());
+        String::from_utf8(tables.stdout).unwrap().contains("ums_fence")
+    };
+    assert!(fenced().await);
+    let pid = b.status(&name).await.unwrap().pid;
+    kill(pid.unwrap());
+    let revived = |status: &ums_sites::adapter::ServiceStatus| status.pid.is_some() && status.pid != pid;
+    status_with(b, &name, "it runs again", revived).await;
+    assert!(fenced().await, "it was started again");
+    kill_nest(b, &name).await;
+    assert!(fenced().await, "its nest was started again");
+    b.open(&name, E).await.unwrap();
+    assert!(!fenced().await);
+    kill_nest(b, &name).await;
+    assert!(!fenced().await);
+}
