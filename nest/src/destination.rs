@@ -196,7 +196,8 @@ impl Nest {
             return Err(WireError::new(ErrorCode::RestoreFailed, message));
         }
         self.record_right(epoch, Right::Held, tasks)?;
-        Ok(RestoredCopy { tasks, restore_ms: complete.elapsed().as_secs_f64() * 1e3 })
+        // With its zombies, as the dump was counted; they are in no cgroup.
+        Ok(RestoredCopy { tasks: restored, restore_ms: complete.elapsed().as_secs_f64() * 1e3 })
     }
 
     /// After GRANTED(E): thaws. Ok = every task is thawed; the fence stays closed. Safe to repeat.

@@ -40,10 +40,13 @@ fn unreachable(daemon: &Daemon, why: impl std::fmt::Display) -> WireError {
             format!("cannot reach the site's daemon at {}: {why}", path.display()),
         )
         .with_hint("start it with `ums site --name NAME`, or say --socket PATH of a running one"),
-        Daemon::Remote { address, .. } => {
-            WireError::new(ErrorCode::Unreachable, format!("cannot reach the site at {address}: {why}"))
-                .with_hint("check the address, the fingerprint (there: ums sites) and UMS_TOKEN (there: ums token new NAME)")
-        }
+        Daemon::Remote { address, .. } => WireError::new(
+            ErrorCode::Unreachable,
+            format!("cannot reach the site at {address}: {why}"),
+        )
+        .with_hint(
+            "check the address, the fingerprint (there: ums sites) and UMS_TOKEN (there: ums token new NAME)",
+        ),
     }
 }
 

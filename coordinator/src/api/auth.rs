@@ -62,7 +62,10 @@ pub(super) async fn require_token<S: SiteAdapter>(
         }
         Some(TokenRole::Read) => {
             let error = WireError::new(ErrorCode::Refused, "this token only allows to look".to_owned());
-            (StatusCode::FORBIDDEN, Failure(error.with_hint("use a token with the role admin: ums token new NAME")))
+            (
+                StatusCode::FORBIDDEN,
+                Failure(error.with_hint("use a token with the role admin: ums token new NAME")),
+            )
                 .into_response()
         }
     }

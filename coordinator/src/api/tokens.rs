@@ -44,7 +44,9 @@ pub(super) async fn create<S: SiteAdapter>(
     };
     if !core.journal.add_token(row.clone()).await.map_err(|error| failure::journal(&error))? {
         let message = format!("there is a token called {} already", row.name);
-        return Err(WireError::new(ErrorCode::NameTaken, message).with_hint("choose another name; see those that are taken: ums token ls").into());
+        return Err(WireError::new(ErrorCode::NameTaken, message)
+            .with_hint("choose another name; see those that are taken: ums token ls")
+            .into());
     }
     json(TokenCreated { about: view(row), token })
 }

@@ -276,7 +276,7 @@ impl<S: SiteAdapter> Arrival<'_, S> {
         self.say(PeerMessage::Armed { about: self.about.clone() }).await
     }
 
-    /// REFUSED or ABORTED, the copy proven gone, the source told why.
+    /// REFUSED or ABORTED, the copy proven gone, the source told why. Always `Err`: the link has had its last word.
     async fn give_up(self, cause: WireError) -> Result<(), WireError> {
         let core = Arc::clone(&self.core);
         let row = self.chronicle.row();
@@ -291,11 +291,15 @@ impl<S: SiteAdapter> Arrival<'_, S> {
         let refused = PeerMessage::Refused { about, error: cause };
         let told = async {
             link.frames.send(&refused).await?;
-            link.frames.writer.close().await
+            link.frames.writer.close().await?;
+            // What the source has sent meanwhile is read and thrown away until it hangs up: closing a connection with
+            // unread bytes in it would make the kernel reset it, and the reset may overtake the refusal.
+            while link.frames.reader.read().await?.is_some() {}
+            Ok::<_, ums_transfer::frame::FrameError>(())
         };
         // A source that is gone is told when it asks.
         let _ = tokio::time::timeout(core.config.deadlines.answer, told).await;
-        Ok(())
+        Err(WireError::new(ErrorCode::Refused, "the attempt ended here".to_owned()))
     }
 
     pub(super) async fn say(&mut self, message: PeerMessage) -> Result<(), WireError> {

@@ -51,7 +51,10 @@ pub struct ServiceQuery {
 
 impl Default for ServiceQuery {
     fn default() -> Self {
-        Self { ghost_limit: Bytes(u64::from(crate::criu::dump::GHOST_LIMIT)), pause: Duration::from_millis(20) }
+        Self {
+            ghost_limit: Bytes(u64::from(crate::criu::dump::GHOST_LIMIT)),
+            pause: Duration::from_millis(20),
+        }
     }
 }
 

@@ -160,12 +160,16 @@ impl ErrorCode {
                 "free the port at the destination; what UMS publishes there is shown by: ums ps"
             }
             Self::NameTaken => "remove the other service at the destination: ums ps, ums rm",
-            Self::VolumeTaken => "move the content of the other volume away at the destination, then again: ums migrate",
+            Self::VolumeTaken => {
+                "move the content of the other volume away at the destination, then again: ums migrate"
+            }
             Self::ServiceNotFound => "list the services of this site: ums ps",
             Self::MigrationNotFound => "list the migrations of this site: ums history",
             Self::AlreadyMigrating => "watch the migration that is under way: ums watch",
             Self::ImageMissing => "import the image again: ums run --image",
-            Self::MountMissing => "define the mount at the destination: ums site --site-mount NAME=DIR, or run the service without it",
+            Self::MountMissing => {
+                "define the mount at the destination: ums site --site-mount NAME=DIR, or run the service without it"
+            }
             Self::ProcessBlocked => "see which process blocks, and the remedy: ums plan SERVICE --to SITE",
             Self::InvalidSpec => "correct the description of the service and try again: ums run --help",
             Self::DumpFailed => "see what blocks: ums plan SERVICE --to SITE",

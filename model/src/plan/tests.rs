@@ -154,7 +154,9 @@ fn the_two_kinds_of_control_groups_do_not_mix() {
     let plan = planned(|c| c.destination.cgroup = CgroupLayout::V2);
     assert_eq!(plan.blockers.len(), 1, "{plan:?}");
     assert!(plan.blockers[0].message.contains("control groups are hybrid at"), "{plan:?}");
-    assert!(planned(|c| (c.source.cgroup, c.destination.cgroup) = (CgroupLayout::V2, CgroupLayout::V2)).feasible);
+    assert!(
+        planned(|c| (c.source.cgroup, c.destination.cgroup) = (CgroupLayout::V2, CgroupLayout::V2)).feasible
+    );
 }
 
 #[test]
