@@ -1,6 +1,5 @@
 //! From the errors inside to the one that users and other sites see: which code, and in whose words.
 
-use std::error::Error;
 use std::time::Duration;
 
 use ums_model::IllegalEvent;
@@ -14,17 +13,7 @@ use ums_transfer::tls::TlsError;
 
 use crate::journal::JournalError;
 
-/// The error and all its causes in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
+pub(crate) use ums_model::error::chain;
 
 /// The journal cannot be relied on: whatever was to follow does not.
 pub(crate) fn journal(error: &JournalError) -> WireError {

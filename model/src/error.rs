@@ -47,6 +47,19 @@ impl fmt::Display for WireError {
 
 impl std::error::Error for WireError {}
 
+/// An error and all its causes in one line, for where a whole chain has to fit in one message. No error of ours repeats
+/// its cause, so nothing is said twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,8 @@ use crate::recipe::Recipe;
 use crate::right::{Record, Right};
 use crate::runc::Runc;
 
+pub(crate) use ums_model::error::chain;
+
 /// Longest time for CRIU to look at the kernel.
 const WARM_UP: Duration = Duration::from_secs(30);
 /// How long exec sessions may take to end after their commands were killed.
@@ -72,18 +74,6 @@ struct Memory {
 /// An error and its causes in the form that crosses the wire.
 pub(crate) fn failure(code: ErrorCode, error: &dyn Error) -> WireError {
     WireError::new(code, chain(error))
-}
-
-/// An error and all its causes in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Runs the nest in `dir` until it is told to quit. `stdio` are the service's ends of its standard streams, inherited

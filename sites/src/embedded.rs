@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use ums_model::error::{ErrorCode, WireError};
+use ums_model::error::{ErrorCode, WireError, chain};
 use ums_model::message::RestoreRequirements;
 use ums_model::names::{Epoch, Fingerprint, MountName, ServiceName, SiteName};
 use ums_model::plan::{ServiceFacts, SiteFacts};
@@ -162,17 +162,6 @@ fn internal(action: &str, error: &dyn std::error::Error) -> WireError {
 
 fn chained(code: ErrorCode, error: &dyn std::error::Error) -> WireError {
     WireError::new(code, chain(error))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// A reply that does not belong to its request.

@@ -18,6 +18,8 @@ use ums_transfer::Deadlines;
 use ums_transfer::identity::Identity;
 use ums_transfer::tls::{Dial, connect};
 
+pub(crate) use ums_model::error::chain;
+
 /// Longest wait for the head of an answer. Starting a service may unpack an image first.
 const ANSWER: Duration = Duration::from_secs(600);
 
@@ -205,15 +207,4 @@ impl Daemon {
         let upgraded = hyper::upgrade::on(response).await.map_err(|error| unreachable(self, error))?;
         Ok(TokioIo::new(upgraded))
     }
-}
-
-/// An error and all its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

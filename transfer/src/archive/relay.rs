@@ -1,6 +1,7 @@
 //! From one stream to the next without looking inside: the site between a nest and the other site.
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use ums_model::error::chain;
 
 use super::ledger::Ledger;
 use super::wire::{decode_abort, encode_abort};
@@ -53,7 +54,7 @@ pub async fn relay<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             Err(source) => {
                 let reason = match &source {
                     ArchiveError::Aborted { reason } => reason.clone(),
-                    other => format!("the site in between: {}", error_chain(other)),
+                    other => format!("the site in between: {}", chain(other)),
                 };
                 to.write(super::frame(Kind::Abort, Channel::MAIN, encode_abort(&reason)))
                     .await
@@ -87,16 +88,4 @@ fn checked(
         Kind::Control | Kind::KeepAlive => return Err(ArchiveError::Unexpected { got: frame.kind }),
     }
     Ok(frame)
-}
-
-/// The error and all its causes in one line, for the other side of the link.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
