@@ -52,7 +52,7 @@ pub(crate) async fn begin<S: SiteAdapter>(core: &Arc<Core<S>>, wish: Wish) -> Re
     if mode != Mode::Cold {
         let message = format!("cannot migrate {service} in mode {mode}: this version knows only cold");
         return Err(WireError::new(ErrorCode::Unsupported, message)
-            .with_hint(format!("ums migrate {service} --to {to} --mode cold")));
+            .with_hint(format!("ums migrate {service} --to {to}")));
     }
     let id = MigrationId::new(uuid::Uuid::now_v7());
     let holder = core.holder(Some(id), "being migrated", Hold::Firm);
