@@ -33,6 +33,7 @@ mod walk;
 mod xattr;
 
 mod read;
+mod shift;
 mod size;
 
 mod content;

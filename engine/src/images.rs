@@ -5,6 +5,7 @@
 
 mod memory;
 mod sink;
+pub mod namespaces;
 mod tail;
 
 pub use memory::{Tmpfs, tmpfs, unmount};

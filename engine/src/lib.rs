@@ -14,6 +14,7 @@
 //! who may run is decided above, here it is only done.
 
 pub mod tools;
+pub mod userns;
 
 pub mod cgroup;
 pub mod criu;
