@@ -97,6 +97,9 @@ pub struct CreateService {
     /// Its inner network, if not the usual one.
     #[serde(default)]
     pub network: Option<InnerNetwork>,
+    /// Whether it gets a user namespace of its own; by default it does.
+    #[serde(default)]
+    pub user_namespace: Option<bool>,
 }
 
 impl CreateService {
@@ -117,6 +120,7 @@ impl CreateService {
             site_mounts: Vec::new(),
             hostname: None,
             network: None,
+            user_namespace: None,
         }
     }
 
@@ -136,6 +140,7 @@ impl CreateService {
             site_mounts: self.site_mounts,
             hostname: self.hostname,
             network: self.network.unwrap_or_default(),
+            user_namespace: self.user_namespace.unwrap_or(true),
         }
     }
 }

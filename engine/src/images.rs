@@ -4,8 +4,8 @@
 //! writes them at the destination.
 
 mod memory;
-mod sink;
 pub mod namespaces;
+mod sink;
 mod tail;
 
 pub use memory::{Tmpfs, tmpfs, unmount};

@@ -12,7 +12,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{
-    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_bind, mount_remount, move_mount, open_tree, unmount,
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_bind, mount_remount, move_mount,
+    open_tree, unmount,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};

@@ -19,11 +19,22 @@ pub fn inner_namespace() -> PathBuf {
     PathBuf::from("/run/netns").join(INNER_NAMESPACE)
 }
 
-/// Builds the place in the current network namespace: waits for the uplink, makes the inner namespace with the
+/// Where the inner network namespace comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inner {
+    /// It is made if there is none.
+    Make,
+    /// It has its name already: it belongs to a user namespace, and was made with it.
+    Given,
+    /// It comes with a restored tree: see [`wire`].
+    Later,
+}
+
+/// Builds the place in the current network namespace: waits for the uplink, provides the inner namespace with the
 /// constant addresses, translates in both directions. Ok = packets can pass, as far as the fence lets them. Safe to
 /// repeat, also where an earlier call was killed half-way: what exists is kept, because a service may live in the inner
 /// namespace, and what is missing is made.
-pub async fn build(place: &PlaceLayout) -> Result<(), NetError> {
+pub async fn build(place: &PlaceLayout, inner: Inner) -> Result<(), NetError> {
     wait_for_uplink().await?;
     let (address, gateway) = (place.place_address(), place.host_address());
     let (address_v6, gateway_v6) = (place.place_address_v6(), place.host_address_v6());
@@ -38,7 +49,14 @@ pub async fn build(place: &PlaceLayout) -> Result<(), NetError> {
     .await?;
     sysctl("ipv4/ip_forward", "1")?;
     sysctl("ipv6/conf/all/forwarding", "1")?;
-    build_inner(place).await?;
+    match inner {
+        Inner::Make => {
+            make_inner().await?;
+            wire(place).await?;
+        }
+        Inner::Given => wire(place).await?,
+        Inner::Later => {}
+    }
     nft(&ruleset(place)).await
 }
 
@@ -53,14 +71,20 @@ async fn wait_for_uplink() -> Result<(), NetError> {
     Ok(())
 }
 
-async fn build_inner(place: &PlaceLayout) -> Result<(), NetError> {
-    let inner = &place.inner;
-    let mtu = inner.mtu;
+async fn make_inner() -> Result<(), NetError> {
     if !succeeds("ip", &["-netns", INNER_NAMESPACE, "link", "show", "dev", "lo"]).await? {
         // A name without a namespace behind it is in the way of a new one.
         let _ = std::fs::remove_file(inner_namespace());
         run("ip", &["netns", "add", INNER_NAMESPACE], "").await?;
     }
+    Ok(())
+}
+
+/// Links the place with the inner namespace, which has its name, and gives it its addresses. Close the fence first
+/// where a copy without the right to speak is in it. Safe to repeat.
+pub async fn wire(place: &PlaceLayout) -> Result<(), NetError> {
+    let inner = &place.inner;
+    let mtu = inner.mtu;
     if !succeeds("ip", &["link", "show", "dev", INSIDE]).await? {
         let link = format!(
             "link add {INSIDE} mtu {mtu} type veth peer name {INNER} mtu {mtu} netns {INNER_NAMESPACE}\n"

@@ -78,6 +78,10 @@ pub struct ServiceSpec {
     /// Its inner network, the same at every site and never changed afterwards: its sockets are bound to it.
     #[serde(default)]
     pub network: InnerNetwork,
+    /// Whether it lives in a user namespace of its own, in which its root is nobody on the host. Fixed when it is
+    /// created. A spec that says nothing is of a service that was created without.
+    #[serde(default)]
+    pub user_namespace: bool,
 }
 
 fn no_restart() -> RestartPolicy {
@@ -101,6 +105,7 @@ impl ServiceSpec {
             site_mounts: Vec::new(),
             hostname: None,
             network: InnerNetwork::default(),
+            user_namespace: true,
         }
     }
 

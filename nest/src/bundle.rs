@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use serde_json::{Value, json};
 
-use crate::layout::{bundle, etc, merged, shm};
+use crate::layout::{bundle, etc, merged, shm, site_mount, user_namespace, volume};
 use crate::recipe::Recipe;
 use crate::state::{FileError, write_json};
 
@@ -33,6 +33,21 @@ const MAX_USER_FILE: u64 = 4 << 20;
 /// ENOSYS: programs that probe for io_uring fall back to what can be dumped.
 const ENOSYS: u32 = 38;
 
+/// What a service does not see of the host.
+const MASKED: [&str; 9] = [
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+/// Devices that every container has.
+const DEVICES: [&str; 6] = ["/dev/null", "/dev/random", "/dev/full", "/dev/tty", "/dev/zero", "/dev/urandom"];
+
 /// A mount that does not belong to the container's own tree: CRIU must be told of it by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ExternalMount {
@@ -56,16 +71,43 @@ pub(crate) fn external_mounts(recipe: &Recipe) -> Vec<ExternalMount> {
     for file in ["resolv.conf", "hosts", "hostname"] {
         mounts.push(own(&etc().join(file), &format!("/etc/{file}"), false));
     }
+    // With a user namespace they are shown elsewhere, with other owners.
+    let shown = |host: &Path, at: PathBuf| recipe.ids.map_or_else(|| host.to_owned(), |_| at);
     for bind in &recipe.volumes {
-        mounts.push(ExternalMount { read_only: bind.read_only, ..own(&bind.host, &bind.inside, true) });
+        let host = shown(&bind.host, volume(bind.name.as_str()));
+        mounts.push(ExternalMount { read_only: bind.read_only, ..own(&host, &bind.inside, true) });
     }
     for bind in &recipe.site_mounts {
-        mounts.push(ExternalMount {
-            read_only: bind.read_only,
-            ..own(&bind.host, &bind.inside, bind.host.is_dir())
-        });
+        let host = shown(&bind.host, site_mount(bind.name.as_str()));
+        let directory = bind.host.is_dir();
+        mounts.push(ExternalMount { read_only: bind.read_only, ..own(&host, &bind.inside, directory) });
     }
     mounts
+}
+
+/// Where the namespaces of a container come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Namespaces {
+    /// The network namespace, and the user namespace if the service has one, were made beforehand.
+    Given,
+    /// CRIU makes them where the service has a user namespace: the network namespace then has to belong to it.
+    Restored,
+}
+
+/// Files of the host that runc mounts into a container with a user namespace, in which no device can be made: CRIU has
+/// to be told of them. Where each appears, and the name under which runc gives it to a restore. `root`: the root
+/// directory of the service, to see which of them it has.
+pub(crate) fn host_files(recipe: &Recipe, root: &Path) -> Vec<(PathBuf, String)> {
+    if recipe.ids.is_none() {
+        return Vec::new();
+    }
+    let masked = MASKED.iter().copied().filter(|path| {
+        let inside = root.join(path.trim_start_matches('/'));
+        fs::symlink_metadata(inside).is_ok_and(|metadata| !metadata.is_dir())
+    });
+    let devices = DEVICES.iter().map(|path| (PathBuf::from(path), (*path).to_owned()));
+    // What is masked is covered with this one.
+    devices.chain(masked.map(|path| (PathBuf::from(path), DEVICES[0].to_owned()))).collect()
 }
 
 /// Numeric identity of the service's first process.
@@ -122,14 +164,36 @@ fn read_inside(root: &Path, path: &str) -> Option<String> {
 }
 
 /// Writes the bundle. Safe to repeat.
-pub(crate) fn write(recipe: &Recipe, user: User) -> Result<(), FileError> {
+pub(crate) fn write(recipe: &Recipe, user: User, namespaces: Namespaces) -> Result<(), FileError> {
     let path = bundle().join("config.json");
     fs::create_dir_all(bundle()).map_err(|source| FileError::Write { path: bundle(), source })?;
-    write_json(&path, &config(recipe, user))
+    write_json(&path, &config(recipe, user, namespaces))
 }
 
-fn config(recipe: &Recipe, user: User) -> Value {
-    let namespace = |kind: &str| json!({ "type": kind });
+fn config(recipe: &Recipe, user: User, namespaces: Namespaces) -> Value {
+    let mut config = container(recipe, user);
+    let linux = &mut config["linux"];
+    linux["namespaces"] = namespaces_of(recipe, namespaces);
+    if let (Some(ids), Namespaces::Restored) = (recipe.ids, namespaces) {
+        let map = json!([{ "containerID": 0, "hostID": ids.first, "size": ids.count }]);
+        linux["uidMappings"] = map.clone();
+        linux["gidMappings"] = map;
+    }
+    config
+}
+
+fn namespaces_of(recipe: &Recipe, namespaces: Namespaces) -> Value {
+    let new = ["pid", "ipc", "uts", "mount", "cgroup", "time"].map(|kind| json!({ "type": kind }));
+    let network = json!({ "type": "network", "path": ums_frontman::place::inner_namespace() });
+    let own = match (recipe.ids, namespaces) {
+        (None, _) => vec![network],
+        (Some(_), Namespaces::Given) => vec![network, json!({ "type": "user", "path": user_namespace() })],
+        (Some(_), Namespaces::Restored) => vec![json!({ "type": "network" }), json!({ "type": "user" })],
+    };
+    new.into_iter().chain(own).collect()
+}
+
+fn container(recipe: &Recipe, user: User) -> Value {
     let mut resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
     if let Some(memory) = recipe.spec.limits.memory {
         resources["memory"] = json!({ "limit": memory.get() });
@@ -158,11 +222,6 @@ fn config(recipe: &Recipe, user: User) -> Value {
         "mounts": mounts(recipe),
         "linux": {
             "cgroupsPath": format!("/{}", recipe.cgroup),
-            "namespaces": [
-                namespace("pid"), namespace("ipc"), namespace("uts"), namespace("mount"), namespace("cgroup"),
-                namespace("time"),
-                { "type": "network", "path": ums_frontman::place::inner_namespace() },
-            ],
             "resources": resources,
             "seccomp": {
                 "defaultAction": "SCMP_ACT_ALLOW",
@@ -173,10 +232,7 @@ fn config(recipe: &Recipe, user: User) -> Value {
                     "errnoRet": ENOSYS,
                 }],
             },
-            "maskedPaths": [
-                "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-                "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
-            ],
+            "maskedPaths": MASKED,
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     })
@@ -193,9 +249,12 @@ fn mounts(recipe: &Recipe) -> Vec<Value> {
             "options": ["nosuid", "noexec", "nodev"] }),
         json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
             "options": ["nosuid", "noexec", "nodev", "ro"] }),
-        json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }),
     ];
+    // CRIU cannot mount cgroups from inside of a user namespace.
+    if recipe.ids.is_none() {
+        mounts.push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }));
+    }
     for mount in external_mounts(recipe) {
         let access = if mount.read_only { "ro" } else { "rw" };
         let bind = if mount.directory { "rbind" } else { "bind" };

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 use ums_engine::criu::restore::{
-    ArmedRestore, ProxyListener, RestoreDeadlines, RestoreError, make_path, write_descriptors,
+    ArmedRestore, ProxyListener, RestoreDeadlines, RestoreError, Restoring, make_path, write_descriptors,
 };
 use ums_engine::files::{FileWriter, TreeWriter, WritePolicy, open_root};
+use ums_engine::images::namespaces::adopt;
 use ums_engine::images::{self, Sink, Tmpfs};
+use ums_engine::userns::IdRange;
 use ums_frontman::fence;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
@@ -17,7 +19,9 @@ use ums_model::names::Epoch;
 use ums_transfer::archive::{ArchiveEvent, ArchiveReader, Limits};
 use ums_transfer::frame::{Channel, FrameReader};
 
+use crate::bundle::Namespaces;
 use crate::layout::{images as images_dir, proxy_path, proxy_socket};
+use crate::mounts::adopt_namespaces;
 use crate::parcel::{Item, Tree};
 use crate::protocol::RestoredCopy;
 use crate::right::{Record, Right};
@@ -64,10 +68,13 @@ impl Nest {
     async fn try_arm(&self, epoch: Epoch, requirements: &RestoreRequirements) -> Result<Armed, WireError> {
         let failed = |error: &dyn std::error::Error| failure(ErrorCode::RestoreFailed, error);
         self.disarm().await;
-        // Before a socket can exist, and long before it could answer a packet.
-        fence::close().await.map_err(|error| failed(&error))?;
+        // Before a socket can exist, and long before it could answer a packet. Where CRIU makes the namespace, it is
+        // closed as soon as there is one.
+        if self.recipe.ids.is_none() {
+            fence::close().await.map_err(|error| failed(&error))?;
+        }
         self.runc.delete().await.map_err(|error| failed(&error))?;
-        self.prepare_container()?;
+        self.prepare_container(Namespaces::Restored)?;
         let memory = new_images().map_err(|error| failed(&error))?;
         // runc maps the dump's stdio pipes to its own stdio by these names, and reads them when it starts.
         let pipes = pipe_names(requirements)?;
@@ -179,8 +186,8 @@ impl Nest {
         // Acknowledged writes must survive a crash of this host from the moment at which the source may forget them.
         tokio::task::block_in_place(|| unpack.finish())?;
         let synced = complete.elapsed();
-        let deadlines = RestoreDeadlines::default();
-        let restoring = proxy.go(deadlines).await.map_err(|error| restore_failed(&error))?;
+        adopt(&images_dir(), self.recipe.ids).map_err(|error| failed(&error))?;
+        let restoring = self.go(proxy).await?;
         let held = restoring.held().await.map_err(|error| restore_failed(&error))?;
         let held_after = complete.elapsed();
         runc.ended().await.map_err(|error| failed(&error))?;
@@ -198,6 +205,21 @@ impl Nest {
         self.record_right(epoch, Right::Held, tasks)?;
         // With its zombies, as the dump was counted; they are in no cgroup.
         Ok(RestoredCopy { tasks: restored, restore_ms: complete.elapsed().as_secs_f64() * 1e3 })
+    }
+
+    /// Lets CRIU restore. Where it makes the network namespace, that is fenced and wired on the way.
+    async fn go(&self, proxy: ArmedRestore) -> Result<Restoring, WireError> {
+        let deadlines = RestoreDeadlines::default();
+        if self.recipe.ids.is_none() {
+            return proxy.go(deadlines).await.map_err(|error| restore_failed(&error));
+        }
+        let wiring = proxy.go_wiring(deadlines).await.map_err(|error| restore_failed(&error))?;
+        let unwired = wiring.namespaces().await.map_err(|error| restore_failed(&error))?;
+        let failed = |error: &dyn std::error::Error| failure(ErrorCode::RestoreFailed, error);
+        adopt_namespaces(unwired.pid).map_err(|error| failed(&error))?;
+        fence::close().await.map_err(|error| failed(&error))?;
+        ums_frontman::place::wire(&self.recipe.place).await.map_err(|error| failed(&error))?;
+        unwired.wired().await.map_err(|error| restore_failed(&error))
     }
 
     /// After GRANTED(E): thaws. Ok = every task is thawed; the fence stays closed. Safe to repeat.
@@ -292,6 +314,7 @@ fn restore_failed(error: &RestoreError) -> WireError {
 struct Unpack {
     sink: Sink,
     trees: BTreeMap<Tree, TreeWriter>,
+    ids: Option<IdRange>,
     open: BTreeMap<Channel, Writing>,
     /// Names that have come: what is appended to an image later would be believed as if it were its.
     images: BTreeSet<String>,
@@ -317,6 +340,7 @@ impl Unpack {
         Ok(Self {
             sink: Sink::open(&images_dir(), u64::MAX).map_err(|error| refused(&error))?,
             trees,
+            ids: nest.recipe.ids,
             open: BTreeMap::new(),
             images: BTreeSet::new(),
         })
@@ -334,7 +358,10 @@ impl Unpack {
                 self.sink.write(name, &[]).map_err(|error| refused(&error))?;
                 Writing::Image(name.to_owned())
             }
-            Item::File { tree, entry } => {
+            Item::File { tree, mut entry } => {
+                if let Some(ids) = self.ids.filter(|_| tree.is_shifted()) {
+                    entry.shift_outwards(ids).map_err(|error| refused(&error))?;
+                }
                 let writer = self.trees.get_mut(&tree).ok_or_else(|| {
                     let message =
                         format!("the source sends files of {tree:?}, which this service does not have");

@@ -97,6 +97,26 @@ pub fn etc() -> PathBuf {
     Path::new(RUN).join("etc")
 }
 
+/// File that stands for the service's user namespace, if it has one.
+pub fn user_namespace() -> PathBuf {
+    Path::new(RUN).join("user-namespace")
+}
+
+/// Where the layers of the image appear with the owners that the service sees, by their place in the stack.
+pub fn lower(index: usize) -> PathBuf {
+    Path::new(RUN).join("lower").join(index.to_string())
+}
+
+/// Where a volume appears with the owners that the service sees.
+pub fn volume(name: &str) -> PathBuf {
+    Path::new(RUN).join("volumes").join(name)
+}
+
+/// Where a mount of the site appears with the owners that the service sees.
+pub fn site_mount(name: &str) -> PathBuf {
+    Path::new(RUN).join("site-mounts").join(name)
+}
+
 /// The OCI bundle.
 pub fn bundle() -> PathBuf {
     Path::new(RUN).join("bundle")

@@ -9,10 +9,10 @@ use ums_engine::images;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
 
-use crate::bundle::{self, User};
+use crate::bundle::{self, Namespaces, User};
 use crate::keeper::{Exit, recorded_service, unix_ms};
 use crate::layout::{exit as exit_path, merged, runc_root, shm};
-use crate::mounts::mount_all;
+use crate::mounts::{mount_all, provide_namespaces};
 use crate::protocol::NestStatus;
 use crate::right::{Record, Right};
 use crate::server::{Nest, failure};
@@ -28,15 +28,23 @@ const REAP_DEADLINE: Duration = Duration::from_secs(2);
 const MAX_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 impl Nest {
+    /// Builds what is missing of the place.
+    pub(crate) async fn wire(&self) -> Result<(), WireError> {
+        let inner = provide_namespaces(&self.recipe, self.record().right)
+            .map_err(|error| failure(ErrorCode::Internal, &error))?;
+        let built = ums_frontman::place::build(&self.recipe.place, inner).await;
+        built.map_err(|error| failure(ErrorCode::Internal, &error))
+    }
+
     /// Makes mounts and bundle. Safe to repeat.
-    pub(crate) fn prepare_container(&self) -> Result<(), WireError> {
+    pub(crate) fn prepare_container(&self, namespaces: Namespaces) -> Result<(), WireError> {
         mount_all(&self.dir, &self.recipe).map_err(|error| failure(ErrorCode::Internal, &error))?;
         let user = User::resolve(&self.recipe.user, &merged()).ok_or_else(|| {
             let message = format!("the image has no user {:?}", self.recipe.user);
             WireError::new(ErrorCode::BadRequest, message)
                 .with_hint("choose an existing user or a numeric id: ums run --user")
         })?;
-        bundle::write(&self.recipe, user).map_err(|error| failure(ErrorCode::Internal, &error))
+        bundle::write(&self.recipe, user, namespaces).map_err(|error| failure(ErrorCode::Internal, &error))
     }
 
     /// Starts the service from its image. Ok = its process was started. Err = no process of it is left.
@@ -69,7 +77,7 @@ impl Nest {
         self.runc.delete().await.map_err(|error| internal(&error))?;
         // Shared memory belongs to a run, not to the files of a service.
         images::unmount(&shm()).map_err(|error| internal(&error))?;
-        self.prepare_container()?;
+        self.prepare_container(Namespaces::Given)?;
         if !record.fenced {
             ums_frontman::fence::open().await.map_err(|error| internal(&error))?;
         }

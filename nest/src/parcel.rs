@@ -53,6 +53,11 @@ impl Tree {
         [(Self::Upper, upper), (Self::Shm, shm())].into_iter().chain(volumes).collect()
     }
 
+    /// Whether its owners are those of the service's user namespace on the disk. A volume keeps the ids of the inside.
+    pub(crate) fn is_shifted(&self) -> bool {
+        matches!(self, Self::Upper | Self::Shm)
+    }
+
     /// All trees that may arrive, with their directories at the destination. Whatever else a source names is refused.
     pub(crate) fn of_destination(recipe: &Recipe) -> Vec<(Self, PathBuf)> {
         Self::of_source(recipe, merged())

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use ums_engine::userns::IdRange;
 use ums_frontman::layout::PlaceLayout;
 use ums_model::names::{MountName, VolumeName};
 use ums_model::spec::ServiceSpec;
@@ -33,6 +34,9 @@ pub struct Recipe {
     pub cgroup: String,
     /// Its place on the network.
     pub place: PlaceLayout,
+    /// The ids that are its own on this host, if it has a user namespace.
+    #[serde(default)]
+    pub ids: Option<IdRange>,
 }
 
 /// A host directory that appears inside the service.

@@ -89,7 +89,8 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     })?;
     let find = |tool| locate(tool).map_err(|error| failure(ErrorCode::CriuMissing, &error));
     let tools = Tools { criu: find(Tool::Criu)?, runc: find(Tool::Runc)? };
-    if let Err(error) = ums_frontman::place::build(&recipe.place).await {
+    let inner = crate::mounts::provide_namespaces(&recipe, record.right).map_err(|error| internal(&error))?;
+    if let Err(error) = ums_frontman::place::build(&recipe.place, inner).await {
         // A service that runs goes on without its uplink until the site plugs it in again.
         if crate::keeper::recorded_service().is_none() {
             return Err(internal(&error));
@@ -244,8 +245,7 @@ impl Nest {
             }
             Request::Signal { signal } => return done(self.signal(signal)),
             Request::Wire => {
-                let built = ums_frontman::place::build(&self.recipe.place).await;
-                return done(built.map_err(|error| failure(ErrorCode::Internal, &error)));
+                return done(self.wire().await);
             }
             _ => {}
         }

@@ -4,17 +4,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::process::Pid;
 use tokio::io::AsyncWrite;
 use ums_engine::criu::dump::{ArmedDump, DumpDeadlines, DumpError, DumpRequest};
 use ums_engine::files::{FilesError, ReadOptions, TreeForm, TreeItem, open_root, read_tree};
 use ums_engine::images::{self, Chunk, Tail, TailError, Tmpfs};
+use ums_engine::userns::IdRange;
 use ums_frontman::fence;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
 use ums_transfer::archive::{ArchiveError, ArchiveWriter, Limits};
 use ums_transfer::frame::FrameWriter;
 
-use crate::bundle::external_mounts;
+use crate::bundle::{external_mounts, host_files};
 use crate::layout::{images as images_dir, merged};
 use crate::parcel::{Item, Tree};
 use crate::protocol::DumpedCopy;
@@ -97,6 +99,7 @@ impl Nest {
             external_mounts: external_mounts(&self.recipe)
                 .into_iter()
                 .map(|mount| (PathBuf::from(&mount.inside), mount.inside))
+                .chain(host_files(&self.recipe, &merged_of(pid)))
                 .collect(),
             cgroup: self.cgroup.clone(),
             deadlines: DumpDeadlines::default(),
@@ -125,7 +128,8 @@ impl Nest {
         let mut file_bytes = 0;
         for (tree, root) in Tree::of_source(&self.recipe, self.dir.upper()) {
             let form = if tree == Tree::Upper { TreeForm::Overlay } else { TreeForm::Plain };
-            file_bytes += send_tree(archive, &tree, &root, form).await?;
+            let ids = self.recipe.ids.filter(|_| tree.is_shifted());
+            file_bytes += send_tree(archive, &tree, &root, form, ids).await?;
         }
         // Zombies are in the images, but not in the cgroup, in which the copy is counted from now on.
         let alive = self.cgroup.procs().map_err(|error| failure(ErrorCode::DumpFailed, &error))?.len();
@@ -189,6 +193,11 @@ impl Nest {
         self.record_right(epoch, Right::Discarded, tasks)?;
         self.kill_all().await
     }
+}
+
+/// The root directory of a process, as it sees it.
+fn merged_of(pid: Pid) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/root", pid.as_raw_nonzero()))
 }
 
 /// An empty file system in memory for the images of one dump or restore; whatever an earlier one left is gone.
@@ -282,12 +291,16 @@ async fn send_tree<W: AsyncWrite + Unpin>(
     tree: &Tree,
     root: &Path,
     form: TreeForm,
+    ids: Option<IdRange>,
 ) -> Result<u64, WireError> {
     let unreadable = |error: FilesError| failure(ErrorCode::DumpFailed, &error);
     let options = ReadOptions { form, limits: ums_engine::files::Limits::default() };
     let mut bytes = 0;
     for item in read_tree(open_root(root).map_err(unreadable)?, options) {
-        let TreeItem { entry, content } = item.map_err(unreadable)?;
+        let TreeItem { mut entry, content } = item.map_err(unreadable)?;
+        if let Some(ids) = ids {
+            entry.shift_inwards(ids).map_err(unreadable)?;
+        }
         let name = entry.path.as_os_str().to_string_lossy().into_owned();
         let channel = archive
             .open(&name, &Item::File { tree: tree.clone(), entry })

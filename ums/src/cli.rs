@@ -251,6 +251,10 @@ pub(crate) struct RunArgs {
     /// Host name inside; the service's name by default.
     #[arg(long)]
     pub(crate) hostname: Option<String>,
+    /// Give it no user namespace of its own: its root is then root on the host, within its capabilities. Only for
+    /// software that needs it.
+    #[arg(long)]
+    pub(crate) no_user_namespace: bool,
     /// Accepted for habit: services always run detached.
     #[arg(long, short)]
     pub(crate) detach: bool,

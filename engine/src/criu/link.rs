@@ -4,6 +4,8 @@
 //! nest (listens)                 proxy (connects)
 //!   │◄──── armed ─────────────────│  runc's request is here, CRIU is started
 //!   │───── go ───────────────────►│  the images are complete. No line but the end of the stream: refused
+//!   │◄──── namespaces ────────────│  only if asked for: they exist, nothing is in them yet
+//!   │───── wired ────────────────►│  the network namespace is as the sockets need it
 //!   │◄──── held | failed ─────────│
 //! ```
 
@@ -26,6 +28,11 @@ pub(super) enum FromProxy {
         /// Its pid.
         proxy: i32,
     },
+    /// The namespaces of the tree exist, no socket does: it waits for [`FromNest::Wired`].
+    Namespaces {
+        /// The first process of the tree, in the pid namespace of the proxy.
+        pid: i32,
+    },
     /// The tree is restored and frozen, CRIU has ended.
     Held(HeldTree),
     /// There is no tree.
@@ -37,7 +44,14 @@ pub(super) enum FromProxy {
 #[serde(rename_all = "kebab-case")]
 pub(super) enum FromNest {
     /// Restore now.
-    Go(RestoreDeadlines),
+    Go {
+        /// How long it may take.
+        deadlines: RestoreDeadlines,
+        /// Whether the nest wires the network namespace that CRIU makes.
+        wire: bool,
+    },
+    /// Go on: the network namespace is wired.
+    Wired,
 }
 
 /// How long each part of a restore may take.

@@ -4,6 +4,7 @@
 //! ```text
 //! ProxyListener ──armed()──► ArmedRestore ──go()──► Restoring ──held()──► HeldTree
 //!    runc starts               images arrive          CRIU restores          frozen
+//!                                  └── go_wiring() ──► Wiring ──namespaces()──► Unwired ──wired()──► Restoring
 //! ```
 //! An [`ArmedRestore`] that is dropped is refused: nothing is restored and `runc restore` fails.
 
@@ -89,6 +90,22 @@ pub struct ArmedRestore {
 /// CRIU restores.
 #[derive(Debug)]
 pub struct Restoring {
+    link: Link,
+    deadlines: RestoreDeadlines,
+}
+
+/// CRIU restores, and will ask for its network namespace to be wired.
+#[derive(Debug)]
+pub struct Wiring {
+    link: Link,
+    deadlines: RestoreDeadlines,
+}
+
+/// The namespaces of the tree exist, and CRIU waits. Dropped, the restore fails and nothing is left of it.
+#[derive(Debug)]
+pub struct Unwired {
+    /// The first process of the tree.
+    pub pid: i32,
     link: Link,
     deadlines: RestoreDeadlines,
 }
@@ -198,8 +215,35 @@ impl ArmedRestore {
     ///
     /// From here on something may be restored, also on `Err` and after our own death; it ends frozen or dead.
     pub async fn go(mut self, deadlines: RestoreDeadlines) -> Result<Restoring, RestoreError> {
-        self.link.send(&FromNest::Go(deadlines)).await?;
+        self.link.send(&FromNest::Go { deadlines, wire: false }).await?;
         Ok(Restoring { link: self.link, deadlines })
+    }
+
+    /// As [`go`](Self::go), for a tree whose network namespace is made by CRIU and wired by us.
+    pub async fn go_wiring(mut self, deadlines: RestoreDeadlines) -> Result<Wiring, RestoreError> {
+        self.link.send(&FromNest::Go { deadlines, wire: true }).await?;
+        Ok(Wiring { link: self.link, deadlines })
+    }
+}
+
+impl Wiring {
+    /// Waits until the namespaces exist. On [`RestoreError::Failed`] nothing is left of the tree.
+    pub async fn namespaces(mut self) -> Result<Unwired, RestoreError> {
+        match self.link.next("namespaces", self.deadlines.restore + GRACE).await? {
+            FromProxy::Namespaces { pid } => Ok(Unwired { pid, link: self.link, deadlines: self.deadlines }),
+            FromProxy::Failed(failure) => Err(RestoreError::Failed(Box::new(failure))),
+            said => {
+                Err(RestoreError::Confused { said: format!("{said:?}"), expected: "namespaces or failed" })
+            }
+        }
+    }
+}
+
+impl Unwired {
+    /// Lets CRIU go on to the sockets.
+    pub async fn wired(mut self) -> Result<Restoring, RestoreError> {
+        self.link.send(&FromNest::Wired).await?;
+        Ok(Restoring { link: self.link, deadlines: self.deadlines })
     }
 }
 

@@ -161,7 +161,11 @@ mod tests {
         let mut foreign = capability();
         foreign[3] = REVISION_3;
         foreign.extend_from_slice(&7_u32.to_le_bytes());
-        assert!(entry(IDS.first, IDS.first, vec![(xattr::CAPABILITY, foreign.clone())]).shift_inwards(IDS).is_err());
+        assert!(
+            entry(IDS.first, IDS.first, vec![(xattr::CAPABILITY, foreign.clone())])
+                .shift_inwards(IDS)
+                .is_err()
+        );
         assert!(entry(0, 0, vec![(xattr::CAPABILITY, foreign)]).shift_outwards(IDS).is_err());
     }
 

@@ -18,11 +18,11 @@ pub struct Tmpfs {
 ///
 /// On `Err` nothing is mounted. Each call mounts one more.
 pub fn tmpfs(directory: &Path, size: u64) -> io::Result<Tmpfs> {
-    let noswap = match try_mount(directory, &format!("mode=0700,size={size},noswap")) {
+    let noswap = match try_mount(directory, &format!("mode=0711,size={size},noswap")) {
         Ok(()) => true,
         // Kernels before 6.4 do not know the word, and a user namespace may not use it.
         Err(Errno::INVAL) => {
-            try_mount(directory, &format!("mode=0700,size={size}"))?;
+            try_mount(directory, &format!("mode=0711,size={size}"))?;
             false
         }
         Err(errno) => return Err(errno.into()),

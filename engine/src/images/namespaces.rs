@@ -97,7 +97,10 @@ pub fn adopt(directory: &Path, ids: Option<IdRange>) -> Result<(), NamespacesErr
         let whole = matches!(map.as_slice(), [Extent { inside: 0, count, .. }] if *count == ids.count);
         if !whole {
             let found = map.first().filter(|piece| map.len() == 1 && piece.inside == 0);
-            return Err(NamespacesError::Map { found: found.map_or(0, |piece| piece.count), expected: ids.count });
+            return Err(NamespacesError::Map {
+                found: found.map_or(0, |piece| piece.count),
+                expected: ids.count,
+            });
         }
     }
     let map = vec![Extent { inside: 0, outside: ids.first, count: ids.count }];
@@ -112,7 +115,8 @@ fn named(directory: &Path, kind: &str) -> Result<Vec<String>, NamespacesError> {
     for entry in fs::read_dir(directory).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
         let number = name.strip_prefix(kind).and_then(|rest| rest.strip_suffix(".img"));
-        if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
+        if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+        {
             names.push(name);
         }
     }
@@ -123,9 +127,8 @@ fn named(directory: &Path, kind: &str) -> Result<Vec<String>, NamespacesError> {
 fn read(directory: &Path, name: &str, kind: u32) -> Result<Vec<u8>, NamespacesError> {
     let path = directory.join(name);
     let image = fs::read(&path).map_err(|source| NamespacesError::File { action: "read", path, source })?;
-    let word = |at: usize| -> Option<u32> {
-        Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?))
-    };
+    let word =
+        |at: usize| -> Option<u32> { Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?)) };
     let entry = image.get(12..).unwrap_or_default();
     let whole = word(0) == Some(SERVICE)
         && word(4) == Some(kind)

@@ -97,7 +97,9 @@ impl Sink {
         }
         // Neither over something that is there nor through a link.
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat(&self.directory, name, flags, Mode::from_raw_mode(0o600))
+        // CRIU also opens them as the root of a service's user namespace, who is nobody here. Nobody else can come to
+        // the directory.
+        let file = openat(&self.directory, name, flags, Mode::from_raw_mode(0o644))
             .map_err(|errno| failed(errno.into()))?;
         let mut file = File::from(file);
         file.write_all(bytes).map_err(failed)?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use ums_engine::spawn::{Namespaces, Spawn};
+use ums_engine::userns::IdRange;
 use ums_frontman::host;
 use ums_frontman::layout::{PlaceLayout, free_index};
 use ums_model::error::{ErrorCode, WireError};
@@ -194,7 +195,8 @@ impl Embedded {
                 std::fs::create_dir_all(dir.path())?;
                 std::fs::create_dir_all(dir.upper())?;
                 // An overlay shows its upper directory's attributes as the root's.
-                std::os::unix::fs::chown(dir.upper(), Some(rootfs.uid), Some(rootfs.gid))?;
+                let owner = |id| recipe.ids.map_or(Some(id), |ids| ids.outside(id));
+                std::os::unix::fs::chown(dir.upper(), owner(rootfs.uid), owner(rootfs.gid))?;
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(rootfs.mode);
                 std::fs::set_permissions(dir.upper(), mode)?;
                 for bind in &recipe.volumes {
@@ -240,6 +242,7 @@ impl Embedded {
             inside: volume.path.as_str().to_owned(),
             read_only: volume.read_only,
         });
+        let place = self.place_of(spec, taken)?;
         Ok(Recipe {
             spec: spec.clone(),
             lower,
@@ -255,7 +258,8 @@ impl Embedded {
             volumes: volumes.collect(),
             site_mounts,
             cgroup: self.cgroup_path(&spec.name),
-            place: self.place_of(spec, taken)?,
+            ids: spec.user_namespace.then(|| ids_of(&place)),
+            place,
         })
     }
 
@@ -326,6 +330,15 @@ impl Embedded {
         let recipe = recipe(&self.existing(name)?)?;
         host::publish(&recipe.place).await.map_err(|error| chained(ErrorCode::Internal, &error))
     }
+}
+
+/// The ids of a service with a user namespace: as many as 16 bits can tell apart, and no two places of a site have one
+/// in common.
+fn ids_of(place: &PlaceLayout) -> IdRange {
+    /// Behind what other tools give to users and containers of this host.
+    const FIRST: u32 = 0x7000_0000;
+    const COUNT: u32 = 0x1_0000;
+    IdRange { first: FIRST + u32::from(place.index) * COUNT, count: COUNT }
 }
 
 /// Image environment, then the spec's; a later value replaces an earlier one.

@@ -46,6 +46,7 @@ fn request(args: RunArgs) -> Result<Value, InvalidName> {
         "workdir": args.workdir,
         "user": args.user,
         "hostname": args.hostname,
+        "user_namespace": !args.no_user_namespace,
         "volumes": all::<VolumeMount>(&args.volumes)?,
         "ports": all::<PortPublish>(&args.ports)?,
         "site_mounts": all::<SiteMount>(&args.site_mounts)?,

@@ -45,8 +45,8 @@ impl Nest {
         }
     }
 
-    /// Waits for go. The error says who does not want it any more.
-    pub(super) fn go(&mut self, runc: &Channel) -> Result<RestoreDeadlines, &'static str> {
+    /// Waits for go, and whether the nest wires the namespaces. The error says who does not want it any more.
+    pub(super) fn go(&mut self, runc: &Channel) -> Result<(RestoreDeadlines, bool), &'static str> {
         let deadline = Instant::now() + ARMED;
         let ready = wait(&[runc.0.as_fd(), self.stream.get_ref().as_fd()], deadline);
         match ready {
@@ -54,11 +54,28 @@ impl Nest {
             Ok(_) => {}
             Err(_) => return Err("the images did not come in time"),
         }
-        let mut line = String::new();
-        let read = (&mut self.stream).take(MAX_LINE).read_line(&mut line);
-        match read.map(|_| serde_json::from_str(&line)) {
-            Ok(Ok(FromNest::Go(deadlines))) => Ok(deadlines),
+        match self.read() {
+            Some(FromNest::Go { deadlines, wire }) => Ok((deadlines, wire)),
             _ => Err("the nest called the restore off"),
         }
+    }
+
+    /// Has the nest wire the namespaces of the tree whose first process is `pid`. The error says why they are not.
+    pub(super) fn wire(&mut self, pid: i32, deadline: Instant) -> Result<(), &'static str> {
+        self.tell(&FromProxy::Namespaces { pid });
+        match wait(&[self.stream.get_ref().as_fd()], deadline) {
+            Ok(_) => {}
+            Err(_) => return Err("the network was not wired in time"),
+        }
+        match self.read() {
+            Some(FromNest::Wired) => Ok(()),
+            _ => Err("the nest could not wire the network"),
+        }
+    }
+
+    fn read(&mut self) -> Option<FromNest> {
+        let mut line = String::new();
+        (&mut self.stream).take(MAX_LINE).read_line(&mut line).ok()?;
+        serde_json::from_str(&line).ok()
     }
 }

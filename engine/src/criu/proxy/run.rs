@@ -54,8 +54,8 @@ pub(super) fn restore(criu: &Path, runc: &Channel) -> ExitCode {
         }
     };
     nest.tell(&FromProxy::Armed { proxy: own_pid() });
-    let deadlines = match nest.go(runc) {
-        Ok(deadlines) => deadlines,
+    let (deadlines, wire) = match nest.go(runc) {
+        Ok(go) => go,
         Err(reason) => {
             // CRIU has been asked for nothing, so it ends when its socket is closed.
             let failure = CriuFailure::ours(reason.to_owned(), "start the migration again", "");
@@ -65,7 +65,7 @@ pub(super) fn restore(criu: &Path, runc: &Channel) -> ExitCode {
     };
     restore.deadlines = deadlines;
     restore.until = Instant::now() + deadlines.restore;
-    match restore.run() {
+    match restore.run(wire.then_some(&mut nest)) {
         Ok(tree) => {
             nest.tell(&FromProxy::Held(tree));
             ExitCode::SUCCESS
@@ -150,8 +150,8 @@ impl<'a> Restore<'a> {
         })
     }
 
-    /// From go to HELD.
-    fn run(&mut self) -> Result<HeldTree, CriuFailure> {
+    /// From go to HELD. `wiring`: the nest, if it wires the network namespace.
+    fn run(&mut self, mut wiring: Option<&mut Nest>) -> Result<HeldTree, CriuFailure> {
         let request = Packet::from(std::mem::take(&mut self.request));
         self.criu.send(&request).map_err(|error| self.lost("CRIU", &error))?;
         let result = loop {
@@ -162,8 +162,11 @@ impl<'a> Restore<'a> {
                 break (packet, response.success, response.restore.map(|restored| restored.pid));
             };
             self.root = notify.pid.and_then(Pid::from_raw).or(self.root);
-            if notify.script.as_deref() == Some("pre-resume") {
-                self.freeze()?;
+            match (notify.script.as_deref(), &mut wiring) {
+                (Some("pre-resume"), _) => self.freeze()?,
+                // After it come the files, and with them the sockets.
+                (Some("post-setup-namespaces"), Some(nest)) => self.wire(nest)?,
+                _ => {}
             }
             self.runc.send(&packet).map_err(|error| self.lost("runc", &error))?;
             let answer = self.from("runc", self.runc)?;
@@ -179,6 +182,12 @@ impl<'a> Restore<'a> {
         self.answered = true;
         self.wait_for_criu(self.until)?;
         self.verify(pid)
+    }
+
+    /// With all namespaces made and nothing in them.
+    fn wire(&self, nest: &mut Nest) -> Result<(), CriuFailure> {
+        let root = self.root.ok_or_else(|| self.ours("CRIU did not name the first process of the tree"))?;
+        nest.wire(root.as_raw_pid(), self.until).map_err(|reason| self.ours(reason))
     }
 
     /// With all tasks restored and none let go: from here on none of them runs.
