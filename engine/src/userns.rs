@@ -157,6 +157,26 @@ pub fn mount_shifted(source: &Path, target: &Path, user: BorrowedFd<'_>, read_on
     Ok(())
 }
 
+/// Whether services whose files lie in `storage` can have user namespaces here. Leaves nothing behind. `None`: we may
+/// not find out.
+pub fn is_usable(storage: &Path) -> Option<bool> {
+    const IDS: IdRange = IdRange { first: 0x7000_0000, count: 0x1_0000 };
+    // Overlays take layers with shifted owners from Linux 5.19 on; there is nothing to ask but the version.
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|letter: char| !letter.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    if (numbers.next()?, numbers.next()?) < (5, 19) {
+        return Some(false);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let Ok(made) = create(IDS) else { return Some(false) };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(rustix::fs::CWD, storage, flags).ok()?;
+    Some(shift(tree.as_fd(), made.user.as_fd()).is_ok())
+}
+
 /// Sets the map on a mount that nobody sees yet.
 #[allow(unsafe_code)]
 fn shift(tree: BorrowedFd<'_>, user: BorrowedFd<'_>) -> io::Result<()> {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use serde_json::{Value, json};
 
-use crate::layout::{bundle, etc, merged, shm, site_mount, user_namespace, volume};
+use crate::layout::{bundle, cgroups, etc, merged, shm, site_mount, user_namespace, volume};
+use crate::mounts::cgroups_of;
 use crate::recipe::Recipe;
 use crate::state::{FileError, write_json};
 
@@ -28,6 +29,8 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
 ];
+/// Where a service finds its cgroups.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// How much of an image's `passwd` or `group` is looked at, in bytes.
 const MAX_USER_FILE: u64 = 4 << 20;
 /// ENOSYS: programs that probe for io_uring fall back to what can be dumped.
@@ -70,6 +73,15 @@ pub(crate) fn external_mounts(recipe: &Recipe) -> Vec<ExternalMount> {
     let mut mounts = vec![own(&shm(), "/dev/shm", true)];
     for file in ["resolv.conf", "hosts", "hostname"] {
         mounts.push(own(&etc().join(file), &format!("/etc/{file}"), false));
+    }
+    let cgroup = |host: &Path, inside: &str| ExternalMount { read_only: true, ..own(host, inside, true) };
+    match cgroups_of(recipe).as_slice() {
+        [] => {}
+        [(host, "")] => mounts.push(cgroup(host, CGROUPS)),
+        all => {
+            mounts.push(cgroup(&cgroups(), CGROUPS));
+            mounts.extend(all.iter().map(|(host, name)| cgroup(host, &format!("{CGROUPS}/{name}"))));
+        }
     }
     // With a user namespace they are shown elsewhere, with other owners.
     let shown = |host: &Path, at: PathBuf| recipe.ids.map_or_else(|| host.to_owned(), |_| at);
@@ -250,9 +262,9 @@ fn mounts(recipe: &Recipe) -> Vec<Value> {
         json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
             "options": ["nosuid", "noexec", "nodev", "ro"] }),
     ];
-    // CRIU cannot mount cgroups from inside of a user namespace.
+    // With one they are mounts from outside.
     if recipe.ids.is_none() {
-        mounts.push(json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+        mounts.push(json!({ "destination": CGROUPS, "type": "cgroup", "source": "cgroup",
             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }));
     }
     for mount in external_mounts(recipe) {

@@ -117,6 +117,12 @@ pub fn site_mount(name: &str) -> PathBuf {
     Path::new(RUN).join("site-mounts").join(name)
 }
 
+/// What a service with a user namespace sees as `/sys/fs/cgroup` on a host with version 1: a directory for each of its
+/// own cgroups.
+pub fn cgroups() -> PathBuf {
+    Path::new(RUN).join("cgroups")
+}
+
 /// The OCI bundle.
 pub fn bundle() -> PathBuf {
     Path::new(RUN).join("bundle")

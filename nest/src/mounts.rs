@@ -8,10 +8,11 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, mount};
+use ums_engine::cgroup::Layout;
 use ums_engine::userns;
 use ums_frontman::place::{Inner, inner_namespace};
 
-use crate::layout::{NestDir, etc, lower, merged, shm, site_mount, user_namespace, volume};
+use crate::layout::{NestDir, cgroups, etc, lower, merged, shm, site_mount, user_namespace, volume};
 use crate::recipe::Recipe;
 use crate::right::Right;
 
@@ -75,7 +76,28 @@ pub(crate) fn mount_all(dir: &NestDir, recipe: &Recipe) -> Result<(), MountError
             show(&host, &shown, map)?;
         }
     }
+    for (host, inside) in cgroups_of(recipe) {
+        for path in [&host, &cgroups().join(inside)] {
+            fs::create_dir_all(path).map_err(failed("make", path))?;
+        }
+    }
     write_etc(recipe)
+}
+
+/// The cgroups that a service with a user namespace sees, and under which name below `/sys/fs/cgroup`; empty for
+/// version 2, which has only one. CRIU cannot mount cgroups from inside of a user namespace, so they are mounts from
+/// outside: those that tell a program what it may use, the same at every site.
+pub(crate) fn cgroups_of(recipe: &Recipe) -> Vec<(PathBuf, &'static str)> {
+    const MOUNT: &str = "/sys/fs/cgroup";
+    if recipe.ids.is_none() {
+        return Vec::new();
+    }
+    match ums_engine::cgroup::detect() {
+        Ok(Layout::V2) => vec![(Path::new(MOUNT).join(&recipe.cgroup), "")],
+        _ => ["memory", "cpu", "cpuset", "pids"]
+            .map(|controller| (Path::new(MOUNT).join(controller).join(&recipe.cgroup), controller))
+            .to_vec(),
+    }
 }
 
 /// What comes from the host and appears to the service with other owners, and where.

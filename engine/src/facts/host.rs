@@ -21,6 +21,7 @@ use ums_model::plan::{CgroupLayout, PortInUse, SiteFacts};
 use super::FactsError;
 use crate::cgroup::{self, Layout};
 use crate::tools::Tool;
+use crate::userns;
 
 const CPUINFO: &str = "/proc/cpuinfo";
 
@@ -63,6 +64,9 @@ pub struct HostFacts {
     pub ports_in_use: Vec<PortInUse>,
     /// Whether there are time namespaces.
     pub time_namespace: Option<bool>,
+    /// Whether services can have user namespaces: the kernel makes them, stacks an overlay on layers with shifted
+    /// owners, and the file system of the storage can show them.
+    pub user_namespaces: Option<bool>,
     /// Whether written pages can be followed by userfaultfd and PAGEMAP_SCAN.
     pub userfaultfd_wp_async: Option<bool>,
     /// Whether written pages can be followed by soft-dirty bits.
@@ -92,6 +96,7 @@ pub fn host_facts(query: &HostQuery<'_>) -> Result<HostFacts, FactsError> {
         cpu_flags: cpu_flags()?,
         ports_in_use: ports::in_use()?,
         time_namespace: kernel::time_namespace(),
+        user_namespaces: userns::is_usable(query.storage),
         userfaultfd_wp_async: kernel::userfaultfd_wp_async(),
         soft_dirty: kernel::soft_dirty(),
         noswap_tmpfs: kernel::noswap_tmpfs(),
@@ -120,6 +125,7 @@ impl HostFacts {
             volumes: Vec::new(),
             site_mounts: Vec::new(),
             time_namespace: self.time_namespace,
+            user_namespaces: self.user_namespaces,
             userfaultfd_wp_async: self.userfaultfd_wp_async,
             soft_dirty: self.soft_dirty,
             durable_journal: self.durable_journal,

@@ -62,6 +62,9 @@ pub struct SiteFacts {
     /// Whether the kernel can create time namespaces; `None` if it was not found out.
     #[serde(default)]
     pub time_namespace: Option<bool>,
+    /// Whether services can have user namespaces of their own there; `None` if it was not found out.
+    #[serde(default)]
+    pub user_namespaces: Option<bool>,
     /// Whether written pages can be followed by userfaultfd and PAGEMAP_SCAN (kernel 6.7 or newer).
     #[serde(default)]
     pub userfaultfd_wp_async: Option<bool>,

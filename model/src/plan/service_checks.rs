@@ -81,6 +81,12 @@ pub(super) fn at_the_destination(
         let message = format!("site {at} does not define the site mount {}", mount.name);
         blockers.push(Blocker::new(ErrorCode::MountMissing, site, message));
     }
+    if spec.user_namespace && destination.user_namespaces == Some(false) {
+        let message = format!("site {at} cannot give the service a user namespace of its own");
+        let remedy = "run Linux 5.19 or newer there, with user.max_user_namespaces above 0 and the site's state on \
+                      ext4, xfs or btrfs";
+        blockers.push(Blocker::new(ErrorCode::Unsupported, site, message).with_remedy(remedy));
+    }
     let memory = service.memory.plus_percent(HEADROOM_PERCENT);
     if memory > destination.memory_available {
         let message = too_small("memory", memory, destination.memory_available, at.as_str());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use ums_engine::spawn::{Namespaces, Spawn};
-use ums_engine::userns::IdRange;
+use ums_engine::userns::{self, IdRange};
 use ums_frontman::host;
 use ums_frontman::layout::{PlaceLayout, free_index};
 use ums_model::error::{ErrorCode, WireError};
@@ -34,6 +34,7 @@ impl Embedded {
     /// Makes a nest for the service and starts it. Err = nothing of it is left.
     pub(super) async fn create_and_start(&self, spec: &ServiceSpec) -> SiteResult<ServiceStatus> {
         spec.check().map_err(|error| chained(ErrorCode::BadRequest, &error))?;
+        self.refuse_without_ids(spec).await?;
         {
             let _registry = self.registry.lock().await;
             self.refuse_taken(&spec.name)?;
@@ -101,6 +102,24 @@ impl Embedded {
             }
         }
         Ok(())
+    }
+
+    /// A service shall not find itself root on the host because the host cannot do better.
+    async fn refuse_without_ids(&self, spec: &ServiceSpec) -> SiteResult<()> {
+        if !spec.user_namespace {
+            return Ok(());
+        }
+        let state = self.config.state.clone();
+        if blocking(move || Ok(userns::is_usable(&state))).await? != Some(false) {
+            return Ok(());
+        }
+        let message = format!(
+            "site {} cannot give service {} a user namespace: that needs Linux 5.19, user.max_user_namespaces above 0, \
+             and a state directory on ext4, xfs or btrfs",
+            self.config.name, spec.name
+        );
+        Err(WireError::new(ErrorCode::Unsupported, message)
+            .with_hint("start it without one, as root of the host: ums run --no-user-namespace ..."))
     }
 
     fn refuse_taken(&self, name: &ServiceName) -> SiteResult<()> {

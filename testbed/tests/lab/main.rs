@@ -18,6 +18,7 @@ mod verdict;
 
 mod images;
 mod lifecycle;
+mod namespaces;
 
 mod content;
 mod databases;

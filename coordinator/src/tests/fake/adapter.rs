@@ -55,6 +55,7 @@ impl SiteAdapter for Fake {
             volumes: Vec::new(),
             site_mounts: Vec::new(),
             time_namespace: Some(true),
+            user_namespaces: Some(true),
             userfaultfd_wp_async: None,
             soft_dirty: None,
             durable_journal: Some(!state.volatile),

@@ -21,6 +21,7 @@ fn this_machine_is_described() {
     assert!(facts.disk_available.get() > 0);
     assert!(facts.cpu_flags.contains(&"sse2".to_owned()));
     assert_eq!(facts.time_namespace, Some(true));
+    assert!(facts.user_namespaces != Some(false));
     // What the kernel answers agrees with what its version promises.
     let version = ums_model::plan::Version::find(&facts.kernel).unwrap();
     let at_least = |minor| version >= ums_model::plan::Version { major: 6, minor, patch: 0 };
