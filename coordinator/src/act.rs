@@ -132,15 +132,20 @@ impl<S: SiteAdapter> Core<S> {
         self.within(self.config.deadlines.act, &doing, self.site.open(service, standing.epoch())).await
     }
 
-    /// A copy that must stand still and does is fine. No site can stop one that runs without dumping it, so one that
-    /// runs is an error, loudly: the rules are asked again until somebody has stopped it.
+    /// A copy that must stand still and does is fine; one that runs is stopped, and looked at again.
     async fn freeze(&self, lane: &Lane) -> Result<(), WireError> {
-        let service = lane.service();
+        let (service, epoch) = (lane.service(), lane.standing().epoch());
+        let stands_still = |state| matches!(state, CopyState::Frozen | CopyState::Gone);
+        if stands_still(self.look(service).await.copy) {
+            return Ok(());
+        }
+        tracing::error!(%service, %epoch, "a copy runs without the right to: it is stopped");
+        let doing = format!("stop the copy of {service}, which must not run here");
+        self.within(self.config.deadlines.act, &doing, self.site.freeze(service, epoch)).await?;
         match self.look(service).await.copy {
-            CopyState::Frozen | CopyState::Gone => Ok(()),
+            state if stands_still(state) => Ok(()),
             state => {
                 let message = format!("the copy of service {service} must not run here, but it is {state}");
-                tracing::error!(%service, %state, "a copy without the right to run");
                 Err(WireError::new(ErrorCode::Stuck, message)
                     .with_hint(format!("end it: ums stop {service}")))
             }

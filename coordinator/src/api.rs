@@ -49,6 +49,7 @@ fn routes<S: SiteAdapter>() -> Vec<Route<S>> {
         ("POST", "/v1/services/{name}/start", post(services::start::<S>)),
         ("POST", "/v1/services/{name}/signal", post(services::signal::<S>)),
         ("POST", "/v1/services/{name}/abort", post(migrations::abort_of::<S>)),
+        ("POST", "/v1/services/{name}/resolve", post(services::resolve::<S>)),
         ("GET", "/v1/services/{name}/logs", get(logs::logs::<S>)),
         ("POST", "/v1/services/{name}/exec", post(exec::exec::<S>)),
         ("GET", "/v1/plan", get(migrations::plan::<S>)),

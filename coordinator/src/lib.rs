@@ -46,6 +46,7 @@ mod destination;
 mod source;
 
 mod recovery;
+mod resolve;
 mod settle;
 
 mod addresses;

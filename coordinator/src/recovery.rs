@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::desk::{Desk, Hold, Lane};
 use crate::failure;
 use crate::journal::{JournalError, MigrationRow, Role};
-use crate::settle::{Settled, advance, conclude, is_settled, next_pause, outcome, settle};
+use crate::settle::{Settled, advance, conclude, is_settled, next_pause, outcome, settle, word_for_returning};
 use crate::source::tell_abort;
 
 /// Brings every service to where the journal says that it stands. `Err`: the journal cannot be read, and no service
@@ -109,7 +109,8 @@ async fn recover_migration<S: SiteAdapter>(core: &Arc<Core<S>>, desk: &Arc<Desk>
         core.promises.only_ports(&row.service, &row.spec.ports);
     }
     let mut lane = desk.wait(core.holder(Some(row.id), "recovering", Hold::Brief)).await;
-    match advance(core, &mut lane, Some(&row), None).await {
+    let other = word_for_returning(core, &lane.standing(), &row).await;
+    match advance(core, &mut lane, Some(&row), other).await {
         Ok(()) if is_settled(&lane.standing()) => {
             return finish_recovered(core, lane, &row).await;
         }

@@ -8,6 +8,7 @@ mod proxy;
 mod crashes;
 mod moves;
 mod refusals;
+mod resolve;
 mod strangers;
 mod trouble;
 mod users;

@@ -177,6 +177,14 @@ pub struct SignalService {
     pub signal: i32,
 }
 
+/// Body of `POST /v1/services/{name}/resolve`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveService {
+    /// What an operator says about a service that cannot be decided by rule.
+    pub verdict: ums_model::source::Verdict,
+}
+
 /// Body of `POST /v1/migrations`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

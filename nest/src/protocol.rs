@@ -44,6 +44,8 @@ pub enum Request {
     Dump { epoch: Epoch },
     /// Answers [`Reply::Dumped`] once the dump of this epoch has ended.
     DumpResult { epoch: Epoch },
+    /// Stop a copy that may not run, without a dump.
+    Freeze { epoch: Epoch },
     /// Let the original run again.
     Thaw { epoch: Epoch },
     /// End the frozen original.

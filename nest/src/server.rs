@@ -167,7 +167,9 @@ impl Nest {
             Right::Restoring | Right::Discarded => self.discard(record.epoch).await,
             // The record comes before the deed, so the deed may be missing.
             Right::Run => self.run_as_recorded(record).await,
-            Right::Dumped | Right::Held => Ok(()),
+            // So may be the freeze; after a dump or a restore it is not.
+            Right::Dumped => self.stand_still().await,
+            Right::Held => Ok(()),
         }
     }
 
@@ -256,6 +258,7 @@ impl Nest {
                 Ok(_) => self.stop(Duration::from_millis(grace_ms)).await,
                 Err(error) => Err(error),
             },
+            Request::Freeze { epoch } => self.freeze(epoch).await,
             Request::Thaw { epoch } => self.thaw(epoch).await,
             Request::Release { epoch } => self.release(epoch).await,
             Request::Arm { epoch, requirements } => self.arm(epoch, &requirements).await,

@@ -29,6 +29,8 @@ const CHUNK: usize = 256 * 1024;
 const FALLBACK_LIMIT: u64 = 1 << 40;
 /// Bytes of free memory that images leave to everybody else.
 const HEADROOM: u64 = 64 << 20;
+/// Longest time that a copy without a right may take to stand still.
+const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest time an orphaned CRIU may take to undo its dump.
 const ORPHAN_DEADLINE: Duration = Duration::from_secs(60);
 const ORPHAN_POLL: Duration = Duration::from_millis(5);
@@ -139,6 +141,30 @@ impl Nest {
 }
 
 impl Nest {
+    /// Stops a copy that turned out to have no right to run, without a dump: fence closed, cgroup frozen. Ok = no task of
+    /// it runs, also after a restart of the nest, until it is thawed or released. Safe to repeat.
+    pub(crate) async fn freeze(&self, epoch: Epoch) -> Result<(), WireError> {
+        self.require_epoch(epoch)?;
+        let record = self.require("freeze", &[Right::Run, Right::Dumping, Right::Dumped])?;
+        let tasks = self.cgroup.procs().map_or(record.tasks as usize, |procs| procs.len());
+        // The record first: a nest that dies right after it freezes when it starts again.
+        self.record_right(epoch, Right::Dumped, u32::try_from(tasks).unwrap_or(u32::MAX))?;
+        self.stand_still().await
+    }
+
+    /// Gives a copy that may not run what it needs for that. Safe to repeat.
+    pub(crate) async fn stand_still(&self) -> Result<(), WireError> {
+        let stuck = |error: &dyn std::error::Error| failure(ErrorCode::Stuck, error);
+        // Without a task there is nobody to stop, and perhaps no cgroup.
+        if self.cgroup.procs().map_or(true, |procs| procs.is_empty()) {
+            return Ok(());
+        }
+        // Also where the fence fails: a copy that is not heard is worth less than one that does not run.
+        let fenced = fence::close().await.map_err(|error| stuck(&error));
+        self.cgroup.freeze_async(FREEZE_DEADLINE).await.map_err(|error| stuck(&error))?;
+        fenced
+    }
+
     /// Source, before commit or after revocation: lets the original run again. Ok = it runs, fence open. Safe to
     /// repeat.
     pub(crate) async fn thaw(&self, epoch: Epoch) -> Result<(), WireError> {

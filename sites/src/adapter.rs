@@ -179,7 +179,11 @@ pub trait SiteAdapter: Send + Sync + 'static {
     ) -> impl Future<Output = SiteResult<RestoreRequirements>> + Send;
     /// Source: stop the service and dump it. Fence closes first.
     fn dump(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<Dump>> + Send;
-    /// Source, before commit or after revocation: let the original run again, fence open. Ok = it runs. Also Ok if it runs already.
+    /// A copy that turned out to have no right to run: stop it where it is, fence closed. Ok = no task of it runs, and
+    /// it stays so until `thaw` or `release` of this epoch, whoever restarts what. Also Ok if it is frozen already.
+    fn freeze(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<()>> + Send;
+    /// Source, before commit or after revocation: let the original run again, fence open. Ok = it runs. Also Ok if it runs
+    /// already. Where the copy and its keeper are gone, Ok = the service may be started anew from its files.
     fn thaw(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<()>> + Send;
     /// Source, after RUNNING(E): end the frozen original and remove it (tree, files, volumes that moved, place). Ok if gone already.
     fn release(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<()>> + Send;

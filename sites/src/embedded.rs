@@ -260,8 +260,12 @@ impl SiteAdapter for Embedded {
         self.start_dump(name, epoch).await
     }
 
+    async fn freeze(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
+        self.tell(name, Request::Freeze { epoch }).await
+    }
+
     async fn thaw(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
-        self.tell(name, Request::Thaw { epoch }).await
+        self.thaw_copy(name, epoch).await
     }
 
     async fn release(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {

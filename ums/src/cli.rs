@@ -122,6 +122,20 @@ pub(crate) enum Command {
         /// The service.
         name: String,
     },
+    /// Decide about a service that no rule can decide about, because the other site will never answer.
+    Resolve {
+        /// The service.
+        name: String,
+        /// Let the copy here run. The copy at the other site must be certainly dead: if it is not, two will run.
+        #[arg(long, required_unless_present = "discard")]
+        run_here: bool,
+        /// Give the copy here up: it never runs again.
+        #[arg(long, conflicts_with = "run_here")]
+        discard: bool,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Show one service, or everything of this site.
     Status {
         /// The service.

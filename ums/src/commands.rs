@@ -3,6 +3,7 @@
 
 mod exec;
 mod migrate;
+mod resolve;
 mod services;
 mod sites;
 
@@ -100,6 +101,7 @@ async fn client_command(context: &Context, command: Command) -> CallResult<u8> {
         Command::Migrate { name, to, detach } => migrate::migrate(context, &name, &to, detach).await,
         Command::Watch { what } => migrate::watch(context, &what).await,
         Command::Abort { name } => migrate::abort(context, &name).await,
+        Command::Resolve { name, run_here, yes, .. } => resolve::resolve(context, &name, run_here, yes).await,
         Command::Status { name } => migrate::status(context, name.as_deref()).await,
         Command::History { name } => migrate::history(context, name.as_deref()).await,
         Command::Site(_) | Command::Keeper { .. } | Command::Nest { .. } => Ok(USAGE),

@@ -33,6 +33,10 @@ pub struct Deadlines {
     /// covers that site's `facts`; a site that is gone is noticed by `idle`. Default 60 s.
     #[serde(deserialize_with = "seconds")]
     pub answer: Duration,
+    /// How long a source that comes back with a stopped original asks the other site whether an operator has decided there
+    /// meanwhile, before it goes on by its own journal. Default 1 s.
+    #[serde(deserialize_with = "seconds")]
+    pub word: Duration,
     /// The site's own answer about a host or a service. Default 30 s.
     #[serde(deserialize_with = "seconds")]
     pub facts: Duration,
@@ -101,6 +105,7 @@ impl Default for Deadlines {
             stall: s(30),
             keep_alive: s(3),
             answer: s(60),
+            word: s(1),
             facts: s(30),
             change: s(10 * 60),
             import: s(30 * 60),

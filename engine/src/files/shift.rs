@@ -9,6 +9,8 @@ use crate::userns::IdRange;
 use super::{Attributes, EntryKind, FilesError, Refusal, TreeEntry, xattr};
 
 const ACCESS_LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+/// What the kernel shows for owners that a namespace has no id for.
+const NOBODY: u32 = 65_534;
 /// Length of the version before the entries of an access control list, and of one entry.
 const LIST_HEAD: usize = 4;
 const LIST_ENTRY: usize = 8;
@@ -21,18 +23,22 @@ const LENGTH_2: usize = 20;
 const LENGTH_3: usize = 24;
 
 impl TreeEntry {
-    /// From the ids of the host to those of the inside. Refused: an owner that the service has no name for.
+    /// From the ids of the host to those of the inside. An owner that the service has no name for (the host's root, for
+    /// mount points that were made for it) is nobody, as the service sees it.
     pub fn shift_inwards(&mut self, ids: IdRange) -> Result<(), FilesError> {
-        self.shift(&|id| ids.inside(id), &|value| inner_capability(value, ids))
+        self.shift(&|id| Some(ids.inside(id).unwrap_or(NOBODY)), &|id| ids.inside(id), &|value| {
+            inner_capability(value, ids)
+        })
     }
 
     /// From the ids of the inside to those of the host. Refused: an owner beyond the range.
     pub fn shift_outwards(&mut self, ids: IdRange) -> Result<(), FilesError> {
-        self.shift(&|id| ids.outside(id), &|value| outer_capability(value, ids))
+        self.shift(&|id| ids.outside(id), &|id| ids.outside(id), &|value| outer_capability(value, ids))
     }
 
     fn shift(
         &mut self,
+        owner: &dyn Fn(u32) -> Option<u32>,
         id: &dyn Fn(u32) -> Option<u32>,
         capability: &dyn Fn(&[u8]) -> Option<Vec<u8>>,
     ) -> Result<(), FilesError> {
@@ -43,8 +49,8 @@ impl TreeEntry {
         let path = &self.path;
         let invalid = |attribute| FilesError::refused(path, Refusal::InvalidAttribute { attribute });
         let Attributes { uid, gid, xattrs, .. } = &mut self.attributes;
-        *uid = id(*uid).ok_or_else(|| invalid("owner"))?;
-        *gid = id(*gid).ok_or_else(|| invalid("group"))?;
+        *uid = owner(*uid).ok_or_else(|| invalid("owner"))?;
+        *gid = owner(*gid).ok_or_else(|| invalid("group"))?;
         for attribute in xattrs {
             if ACCESS_LISTS.contains(&attribute.name.as_slice()) {
                 shift_list(&mut attribute.value, id).ok_or_else(|| invalid("access control list"))?;
@@ -155,7 +161,6 @@ mod tests {
     fn owners_beyond_the_range_are_refused() {
         assert!(entry(65_536, 0, vec![]).shift_outwards(IDS).is_err());
         assert!(entry(0, 65_536, vec![]).shift_outwards(IDS).is_err());
-        assert!(entry(0, IDS.first, vec![]).shift_inwards(IDS).is_err());
         assert!(entry(0, 0, vec![(ACCESS_LISTS[0], list(70_000))]).shift_outwards(IDS).is_err());
         // Capabilities that another namespace's root has set.
         let mut foreign = capability();
@@ -167,6 +172,13 @@ mod tests {
                 .is_err()
         );
         assert!(entry(0, 0, vec![(xattr::CAPABILITY, foreign)]).shift_outwards(IDS).is_err());
+    }
+
+    #[test]
+    fn what_belongs_to_nobody_inside_stays_so() {
+        let mut foreign = entry(0, IDS.first + 7, vec![]);
+        foreign.shift_inwards(IDS).unwrap();
+        assert_eq!((foreign.attributes.uid, foreign.attributes.gid), (NOBODY, 7));
     }
 
     #[test]

@@ -5,8 +5,10 @@ use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Epoch, ServiceName};
 use ums_nest::client::{ask, open};
 use ums_nest::protocol::{Reply, Request};
+use ums_nest::right::{Record, Right};
 
-use super::{Embedded, QUICK, SLOW, unexpected};
+use super::observe::keeper;
+use super::{Embedded, QUICK, SLOW, chained, unexpected};
 use crate::adapter::{Dump, Dumped, Restore, Restored, SiteResult};
 
 impl Embedded {
@@ -47,6 +49,34 @@ impl Embedded {
             }
         };
         Ok(Restore { stream: Box::new(write), done: Box::pin(done) })
+    }
+}
+
+impl Embedded {
+    /// Lets the original run; where nothing of it is left to run, gives its files the right to be started.
+    pub(super) async fn thaw_copy(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
+        let dir = self.existing(name)?;
+        if keeper(&dir).is_some() {
+            return self.tell(name, Request::Thaw { epoch }).await;
+        }
+        let _registry = self.registry.lock().await;
+        let broken = |error| chained(ErrorCode::Internal, &error);
+        let record = Record::read(&dir.right()).map_err(broken)?;
+        match record {
+            Some(Record { epoch: seen, right: Right::Run | Right::Dumping | Right::Dumped, .. })
+                if seen <= epoch =>
+            {
+                Record::new(epoch, Right::Run, 0).write(&dir.right()).map_err(broken)
+            }
+            record => {
+                let message = format!(
+                    "the copy of {name} at site {} is {record:?}, not an original of epoch {epoch}",
+                    self.config.name
+                );
+                Err(WireError::new(ErrorCode::Refused, message.to_lowercase())
+                    .with_hint(format!("ums status {name}")))
+            }
+        }
     }
 }
 

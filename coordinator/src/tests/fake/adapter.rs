@@ -270,6 +270,17 @@ impl SiteAdapter for Fake {
         Ok(Dump { stream: Box::new(near), done })
     }
 
+    async fn freeze(&self, name: &ServiceName, _epoch: Epoch) -> SiteResult<()> {
+        self.may_fail("freeze")?;
+        self.change(name, |copy| match copy.state {
+            CopyState::Running | CopyState::Frozen => {
+                copy.state = CopyState::Frozen;
+                Ok(())
+            }
+            other => Err(wrong(name, "freeze", other)),
+        })?
+    }
+
     async fn thaw(&self, name: &ServiceName, _epoch: Epoch) -> SiteResult<()> {
         self.may_fail("thaw")?;
         self.change(name, |copy| match copy.state {
@@ -278,6 +289,7 @@ impl SiteAdapter for Fake {
                 copy.state = CopyState::Running;
                 Ok(())
             }
+            CopyState::Dead => Ok(()),
             other => Err(wrong(name, "thaw", other)),
         })?
     }
