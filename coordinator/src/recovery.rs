@@ -18,7 +18,9 @@ use crate::core::Core;
 use crate::desk::{Desk, Hold, Lane};
 use crate::failure;
 use crate::journal::{JournalError, MigrationRow, Role};
-use crate::settle::{Settled, advance, conclude, is_settled, next_pause, outcome, settle, word_for_returning};
+use crate::settle::{
+    Settled, advance, conclude, is_settled, next_pause, outcome, settle, word_for_returning,
+};
 use crate::source::tell_abort;
 
 /// Brings every service to where the journal says that it stands. `Err`: the journal cannot be read, and no service

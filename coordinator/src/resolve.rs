@@ -6,6 +6,7 @@
 //! before anything is done about it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ums_model::action::Alarm;
 use ums_model::error::{ErrorCode, WireError};
@@ -25,10 +26,13 @@ use crate::journal::{MigrationRow, Role};
 use crate::recovery::attend;
 use crate::services;
 use crate::settle::{advance, conclude, is_settled, outcome};
-use crate::view::ServiceView;
+use crate::view::ResolvedView;
 
 /// Turns of the rules within which what follows from a verdict is done: each takes the state at least one step on.
 const TURNS: usize = 8;
+
+/// Pause before a lane that is taken is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Takes an operator's verdict on `service`. `Ok`: it is recorded and carried out. `Err`: it was not recorded, nothing
 /// was touched and the rules go on; except where the error says that it is recorded and still to be carried out, which
@@ -37,7 +41,7 @@ pub(crate) async fn resolve<S: SiteAdapter>(
     core: &Arc<Core<S>>,
     service: &ServiceName,
     verdict: Verdict,
-) -> Result<ServiceView, WireError> {
+) -> Result<ResolvedView, WireError> {
     let desk = core.desks.desk(service);
     let standing = desk.standing();
     admissible(service, &standing, verdict)?;
@@ -59,7 +63,14 @@ pub(crate) async fn resolve<S: SiteAdapter>(
         _ => drop(lane),
     }
     result?;
-    services::show(core, service).await
+    let standing = desk.standing().to_string();
+    match services::show(core, service).await {
+        Ok(service) => Ok(ResolvedView { standing, service: Some(service) }),
+        Err(error) if error.code == ErrorCode::ServiceNotFound => {
+            Ok(ResolvedView { standing, service: None })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The record of a verdict.
@@ -116,24 +127,31 @@ async fn other_site_is_silent<S: SiteAdapter>(
     }
 }
 
-/// Takes the lane from who waits for the other site.
+/// Takes the lane from who waits for the other site. Asked again and again: who has it may have taken it just now.
 async fn interrupt<S: SiteAdapter>(
     core: &Arc<Core<S>>,
     desk: &Arc<Desk>,
     row: Option<&MigrationRow>,
 ) -> Result<Lane, WireError> {
     let migration = row.map(|row| row.id);
-    if let Some(present) = desk.holder() {
-        if present.migration.is_none() || present.migration != migration {
-            let message = format!("service {} is {}", desk.name(), present.doing);
-            return Err(WireError::new(ErrorCode::Busy, message));
-        }
-        present.stop.cancel();
-    }
-    let holder = core.holder(migration, "being resolved", Hold::Firm);
     let within = core.config.deadlines.act;
-    let lane = tokio::time::timeout(within, desk.wait(holder)).await;
-    lane.map_err(|_| failure::late(&format!("get hold of service {}", desk.name()), within))
+    let take = async {
+        loop {
+            let present = match desk.try_take(core.holder(migration, "being resolved", Hold::Firm)) {
+                Ok(lane) => return Ok(lane),
+                Err(present) => present,
+            };
+            if present.migration == migration {
+                present.stop.cancel();
+            } else if present.hold == Hold::Firm {
+                let message = format!("service {} is {}", desk.name(), present.doing);
+                return Err(WireError::new(ErrorCode::Busy, message));
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    };
+    let lane = tokio::time::timeout(within, take).await;
+    lane.unwrap_or_else(|_| Err(failure::late(&format!("get hold of service {}", desk.name()), within)))
 }
 
 async fn carry_out<S: SiteAdapter>(

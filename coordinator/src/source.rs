@@ -30,6 +30,7 @@ use crate::failure;
 use crate::fault::Step;
 use crate::journal::{MigrationRow, Role};
 use crate::preflight::{Preflight, preflight};
+use crate::recovery::attend;
 use crate::settle::{Settled, conclude, outcome, settle};
 pub(crate) use tell::tell_abort;
 
@@ -208,14 +209,20 @@ impl<S: SiteAdapter> Migration<S> {
                 self.hang_up().await;
             }
         }
-        // From here on nobody can stop it but the end of the daemon.
+        // From here on nobody can stop it but the end of the daemon; an operator who resolves it takes over.
         let row = self.chronicle.row();
         // What goes over it from here on is counted where it is sent.
         if let Some(link) = &self.link {
             self.chronicle.add_sent(link.frames.writer.sent() + link.frames.reader.received()).await;
         }
-        self.lane.relabel(core.holder(Some(row.id), "being migrated", Hold::Firm));
-        if settle(&core, &mut self.lane, &row, self.link.take(), &core.stopping).await == Settled::NotYet {
+        let holder = core.holder(Some(row.id), "being migrated", Hold::Firm);
+        let stop = holder.stop.clone();
+        self.lane.relabel(holder);
+        if settle(&core, &mut self.lane, &row, self.link.take(), &stop).await == Settled::NotYet {
+            if !core.stopping.is_cancelled() {
+                // Behind whoever waits for the lane now; if he leaves something to be done, it is done.
+                attend(&core, row);
+            }
             return;
         }
         let outcome = outcome(&self.lane.standing());

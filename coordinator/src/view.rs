@@ -185,6 +185,15 @@ pub struct ResolveService {
     pub verdict: ums_model::source::Verdict,
 }
 
+/// A service after an operator's word.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResolvedView {
+    /// Where it stands now in the two-party commit, for people.
+    pub standing: String,
+    /// The service, if it is still here.
+    pub service: Option<ServiceView>,
+}
+
 /// Body of `POST /v1/migrations`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

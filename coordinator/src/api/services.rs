@@ -13,7 +13,7 @@ use ums_sites::adapter::SiteAdapter;
 use super::extract::{Answer, Body, Failure, Named, Params, json};
 use crate::core::Core;
 use crate::services;
-use crate::view::{CreateService, ResolveService, ServiceView, SignalService, StopService};
+use crate::view::{CreateService, ResolveService, ResolvedView, ServiceView, SignalService, StopService};
 
 /// Milliseconds between SIGTERM and SIGKILL if nobody says otherwise.
 const GRACE_MS: u64 = 10_000;
@@ -86,7 +86,7 @@ pub(super) async fn resolve<S: SiteAdapter>(
     State(core): State<Arc<Core<S>>>,
     Named(name): Named<ServiceName>,
     Body(wanted): Body<ResolveService>,
-) -> Answer<ServiceView> {
+) -> Answer<ResolvedView> {
     // Recorded is recorded, whether or not somebody waits for the answer.
     let resolve =
         core.tasks.clone().spawn(async move { crate::resolve::resolve(&core, &name, wanted.verdict).await });

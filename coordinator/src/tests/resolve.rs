@@ -7,9 +7,9 @@ use ums_sites::adapter::CopyState;
 
 use super::lab::{Gate, Lab, Node, wait_for, web};
 use crate::fault::Step;
-use crate::view::ServiceView;
+use crate::view::{ResolvedView, ServiceView};
 
-fn resolve(node: &Node, verdict: &str) -> Result<ServiceView, WireError> {
+fn resolve(node: &Node, verdict: &str) -> Result<ResolvedView, WireError> {
     node.client.post("/v1/services/web/resolve", &json!({ "verdict": verdict }))
 }
 
@@ -21,7 +21,11 @@ fn in_doubt(gone: &str) -> (Lab, tempfile::TempDir) {
     let mut lab = Lab::new([(step, gate.act())], []);
     lab.a.migrate("web", "b").unwrap();
     gate.reached();
-    if gone == "b" { lab.b.crash() } else { lab.a.crash() }
+    if gone == "b" {
+        lab.b.crash()
+    } else {
+        lab.a.crash()
+    }
     gate.open();
     (lab, dir)
 }
@@ -31,7 +35,7 @@ fn a_source_in_doubt_runs_its_original_again_and_the_held_copy_gives_way() {
     let (mut lab, _dir) = in_doubt("b");
     assert_eq!(lab.a.fake.copy(&web()), CopyState::Frozen);
     let service = resolve(&lab.a, "run-here").unwrap();
-    assert_eq!(service.status.copy, CopyState::Running);
+    assert_eq!(service.service.unwrap().status.copy, CopyState::Running);
     // It is at home, and can do what any other can.
     let error = resolve(&lab.a, "run-here").unwrap_err();
     assert!(error.code == ErrorCode::Refused && error.message.contains("nothing for an operator"), "{error}");
@@ -44,7 +48,7 @@ fn a_source_in_doubt_runs_its_original_again_and_the_held_copy_gives_way() {
 #[test]
 fn a_held_copy_runs_and_the_returning_original_stays_frozen() {
     let (mut lab, _dir) = in_doubt("a");
-    assert_eq!(resolve(&lab.b, "run-here").unwrap().status.copy, CopyState::Running);
+    assert_eq!(resolve(&lab.b, "run-here").unwrap().service.unwrap().status.copy, CopyState::Running);
     assert_eq!(lab.b.fake.memory(&web()).unwrap(), b"web");
     assert_eq!(lab.a.fake.copy(&web()), CopyState::Frozen);
 

@@ -34,10 +34,10 @@ pub(crate) async fn resolve(context: &Context, name: &str, run_here: bool, yes: 
         .await?;
     if context.json {
         render::json(&resolved);
-    } else if run_here && resolved["copy"] != "running" {
+    } else if run_here && resolved["service"]["copy"] != "running" {
         println!("service {name} is at home here and does not run: ums start {name}");
     } else {
-        println!("service {name} is resolved: ums status {name}");
+        println!("service {name} is resolved: {}", resolved["standing"].as_str().unwrap_or_default());
     }
     Ok(0)
 }
