@@ -33,9 +33,9 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// Whether this site takes services of other sites at all.
     pub incoming: bool,
-    /// Whether to refuse to start where the journal would not survive a restart of the machine: a site that forgets its
-    /// decisions may let two copies run. Plans warn of such a site in any case.
-    pub refuse_volatile: bool,
+    /// Whether to start also where the journal would not survive a restart of the machine. A site that forgets its
+    /// decisions may let two copies run, so by default it does not start there; plans warn of such a site in any case.
+    pub allow_volatile: bool,
     /// How long anything is waited for.
     pub deadlines: Deadlines,
     /// How much is done at once.
@@ -58,8 +58,8 @@ pub struct Settings {
     pub advertise: Vec<String>,
     /// See [`Config::incoming`]; by default it does.
     pub incoming: Option<bool>,
-    /// See [`Config::refuse_volatile`]; by default it starts.
-    pub refuse_volatile: Option<bool>,
+    /// See [`Config::allow_volatile`]; by default it does not start there.
+    pub allow_volatile: Option<bool>,
     /// See [`Config::deadlines`]; all in seconds.
     pub deadlines: Deadlines,
     /// See [`Config::limits`].
@@ -94,7 +94,7 @@ impl Config {
             listen: default_listen(),
             advertise: Vec::new(),
             incoming: true,
-            refuse_volatile: false,
+            allow_volatile: false,
             deadlines: Deadlines::default(),
             limits: Limits::default(),
             faults: Faults::default(),
@@ -110,7 +110,7 @@ impl Config {
             listen: settings.listen.unwrap_or_else(default_listen),
             advertise: settings.advertise,
             incoming: settings.incoming.unwrap_or(true),
-            refuse_volatile: settings.refuse_volatile.unwrap_or(false),
+            allow_volatile: settings.allow_volatile.unwrap_or(false),
             deadlines: settings.deadlines,
             limits: settings.limits,
             faults: Faults::from_environment()?,
@@ -157,7 +157,7 @@ impl Settings {
             listen: over.listen.or(self.listen),
             advertise: if over.advertise.is_empty() { self.advertise } else { over.advertise },
             incoming: over.incoming.or(self.incoming),
-            refuse_volatile: over.refuse_volatile.or(self.refuse_volatile),
+            allow_volatile: over.allow_volatile.or(self.allow_volatile),
             deadlines: self.deadlines,
             limits: self.limits,
         }

@@ -54,12 +54,13 @@ pub enum StartError {
     /// The port cannot be opened.
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
-    /// The journal lies on storage that forgets, and the configuration forbids that.
-    #[error("{} does not survive a restart of the machine: choose another state directory", path.display())]
+    /// The journal lies on storage that forgets, and the configuration does not allow that.
+    #[error(
+        "{} does not survive a restart of the machine, and with it the record of who may run which service: choose a \
+         state directory on a disk (--state), or accept that two copies may run after a restart (--allow-volatile)",
+        path.display()
+    )]
     Volatile { path: PathBuf },
-    /// The site does not even answer questions about itself.
-    #[error("cannot ask the site about itself: {message}")]
-    Site { message: String },
     /// The journal cannot be used: who may run which service is not known, so nothing is done at all.
     #[error("cannot use the journal: {message}")]
     Journal { message: String },
@@ -158,7 +159,7 @@ impl Running {
 }
 
 async fn refuse_volatile<S: SiteAdapter>(config: &Config, site: &S) -> Result<(), StartError> {
-    if !config.refuse_volatile {
+    if config.allow_volatile {
         return Ok(());
     }
     let within = config.deadlines.facts;
@@ -167,8 +168,18 @@ async fn refuse_volatile<S: SiteAdapter>(config: &Config, site: &S) -> Result<()
             Err(StartError::Volatile { path: config.state_dir.clone() })
         }
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(StartError::Site { message: error.message }),
-        Err(_) => Err(StartError::Site { message: format!("no answer within {} s", within.as_secs_f32()) }),
+        // What it cannot find out is no reason to leave its services alone.
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot find out whether the journal survives a restart");
+            Ok(())
+        }
+        Err(_) => {
+            tracing::warn!(
+                within = within.as_secs_f32(),
+                "the site does not say whether its storage survives a restart"
+            );
+            Ok(())
+        }
     }
 }
 

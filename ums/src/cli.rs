@@ -117,6 +117,20 @@ pub(crate) enum Command {
         /// A service or the id of a migration.
         what: String,
     },
+    /// Move all running services of a site to another one, and say how each of them fared.
+    Drain {
+        /// The site to be emptied: the one that this command talks to.
+        site: String,
+        /// Where they go.
+        #[arg(long)]
+        to: String,
+        /// How many move at once; the site's own limit holds as well.
+        #[arg(long, default_value = "2", value_parser = clap::value_parser!(u16).range(1..))]
+        parallel: u16,
+        /// Only say what would happen.
+        #[arg(long)]
+        plan: bool,
+    },
     /// Give up a migration that is not committed yet.
     Abort {
         /// The service.
@@ -171,6 +185,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct SiteArgs {
+    /// Start also where --state does not survive a restart of the machine. A site that forgets its decisions may let two
+    /// copies of a service run.
+    #[arg(long)]
+    pub(crate) allow_volatile: bool,
     /// Name of this site.
     #[arg(long)]
     pub(crate) name: String,

@@ -1,6 +1,7 @@
 //! What each command does: one call to the daemon, one answer on the terminal. Exit codes: 0 done, 1 failed and rolled
 //! back (plan: cannot move), 2 wrong usage, 3 stuck or lost.
 
+mod drain;
 mod exec;
 mod migrate;
 mod resolve;
@@ -100,6 +101,9 @@ async fn client_command(context: &Context, command: Command) -> CallResult<u8> {
         Command::Plan { name, to } => migrate::plan(context, &name, &to).await,
         Command::Migrate { name, to, detach } => migrate::migrate(context, &name, &to, detach).await,
         Command::Watch { what } => migrate::watch(context, &what).await,
+        Command::Drain { site, to, parallel, plan } => {
+            drain::drain(context, &site, &to, usize::from(parallel), plan).await
+        }
         Command::Abort { name } => migrate::abort(context, &name).await,
         Command::Resolve { name, run_here, yes, .. } => resolve::resolve(context, &name, run_here, yes).await,
         Command::Status { name } => migrate::status(context, name.as_deref()).await,

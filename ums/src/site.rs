@@ -79,6 +79,7 @@ fn config(args: &SiteArgs) -> anyhow::Result<Config> {
             args.listen.parse().with_context(|| format!("--listen {} is not IP:PORT", args.listen))?,
         ),
         advertise: args.advertise.iter().cloned().collect(),
+        allow_volatile: args.allow_volatile.then_some(true),
         ..Settings::default()
     };
     Ok(Config::resolve(file.overridden_by(said))?)

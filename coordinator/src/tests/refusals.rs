@@ -286,14 +286,14 @@ fn an_invite_expires() {
     assert!(error.code == ErrorCode::Refused && error.message.contains("expired"), "{error}");
 }
 
-/// Where the journal would be forgotten, a site does not start if it is told not to.
+/// Where the journal would be forgotten, a site does not start unless it is told to.
 #[test]
 fn volatile_storage_is_refused() {
     let mut lab = Lab::strangers([], []);
     lab.a.stop();
     lab.a.fake.is_volatile();
     let mut config = lab.a.config.clone();
-    config.refuse_volatile = true;
+    config.allow_volatile = false;
     let start = crate::Coordinator::start(config, lab.a.fake.clone(), std::future::pending());
     let error = lab.runtime.block_on(start).unwrap_err();
     assert!(matches!(error, crate::StartError::Volatile { .. }), "{error}");

@@ -25,7 +25,9 @@ mod databases;
 mod journeys;
 
 mod breakdowns;
+mod crowds;
 mod faults;
+mod operators;
 mod refusals;
 
 use std::time::{Duration, Instant};

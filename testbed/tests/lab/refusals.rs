@@ -160,7 +160,9 @@ fn a_destination_that_lacks_what_the_service_needs() {
 
 #[test]
 fn a_destination_with_a_small_disk() {
-    let rig = &Rig::new().unwrap();
+    // The small disk is made of memory.
+    let volatile = Twist { arguments: vec!["--allow-volatile".to_owned()], ..Twist::default() };
+    let rig = &Rig::with(&[(B, volatile)]).unwrap();
     let service = &rig.start_with(A, &Workload::counter(), &["-v", "big:/big"]).unwrap();
     // As the service would have written it; random, so that no compression makes it small.
     let volume = rig.a().state().join("volumes/big/data");
