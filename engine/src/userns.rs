@@ -80,10 +80,11 @@ pub fn create(ids: IdRange) -> io::Result<Owned> {
 #[allow(unsafe_code)]
 fn fork_holder(ready: &OwnedFd, stay: &OwnedFd, let_go: &OwnedFd) -> io::Result<i32> {
     let (ready, stay, let_go) = (ready.as_raw_fd(), stay.as_raw_fd(), let_go.as_raw_fd());
-    // SAFETY: the child makes system calls on plain numbers and on its own stack only, allocates nothing and never
-    // returns; that is allowed after the fork of a process with threads.
+    // SAFETY: both sides go on as after any fork; what the child may do is said below.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the child makes system calls on plain numbers and on its own stack only, allocates nothing and never
+        // returns; that is allowed after the fork of a process with threads.
         0 => unsafe {
             libc::close(let_go);
             let made = u8::from(libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) == 0);

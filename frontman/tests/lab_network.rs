@@ -58,7 +58,7 @@ fn lab_a_place_carries_packets_as_far_as_fence_and_site_let_them() {
         assert!(run(host::is_connected(&layout)));
         assert_eq!(run(host::taken()), [5]);
         for _ in 0..2 {
-            within(&keeper.network(), || run(place::build(&layout)));
+            within(&keeper.network(), || run(place::build(&layout, place::Inner::Make)));
         }
         host_and_fence(&layout);
         for _ in 0..2 {
@@ -126,7 +126,7 @@ fn host_and_fence(layout: &PlaceLayout) {
 fn pieces_are_made_again(keeper: &Keeper, layout: &PlaceLayout) {
     run(host::connect(layout, keeper.pid()));
     run(host::publish(layout));
-    let build = || within(&keeper.network(), || run(place::build(layout)));
+    let build = || within(&keeper.network(), || run(place::build(layout, place::Inner::Make)));
     let works = |what: &str| {
         build();
         let service = Listener::start(place::inner_namespace(), SocketAddr::from(([0, 0, 0, 0], CONTAINER)));
