@@ -297,6 +297,7 @@ fn volatile_storage_is_refused() {
     let start = crate::Coordinator::start(config, lab.a.fake.clone(), std::future::pending());
     let error = lab.runtime.block_on(start).unwrap_err();
     assert!(matches!(error, crate::StartError::Volatile { .. }), "{error}");
+    lab.a.config.allow_volatile = true;
     lab.a.start([]);
 }
 

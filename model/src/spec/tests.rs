@@ -40,7 +40,9 @@ fn a_short_spec_is_completed_and_unknown_fields_are_tolerated() {
     let json = format!(
         r#"{{"name":"web","image":{{"digest":"{digest}","name":"redis","later":1}},"colour":"green"}}"#
     );
-    assert_eq!(serde_json::from_str::<ServiceSpec>(&json).unwrap(), spec());
+    // What was created before there were user namespaces has none.
+    let expected = ServiceSpec { user_namespace: false, ..spec() };
+    assert_eq!(serde_json::from_str::<ServiceSpec>(&json).unwrap(), expected);
     assert_eq!(spec().network.address.to_string(), "192.0.0.2");
     assert_eq!(spec().network.gateway6.to_string(), "fd75:6d73::1");
     assert_eq!(spec().hostname(), "web");

@@ -67,7 +67,6 @@ fn the_past_is_over(world: &World) -> Result<(), String> {
 /// What is left when everything in flight is gone: journals and copies.
 pub(crate) fn bare(mut world: World) -> World {
     world.said.clear();
-    world.failures_left = 0;
     for site in &mut world.sites {
         site.todo.clear();
     }

@@ -64,10 +64,9 @@ pub(crate) fn successors(world: &World) -> Vec<Next> {
                 push(Happening::Weakness, Ok(next));
             }
         }
-        if world.failures_left > 0 {
+        {
             let fail = |daemon: bool, copy: bool| {
                 with(&|next| {
-                    next.failures_left -= 1;
                     if daemon {
                         next.sites[at].todo.clear();
                     }
@@ -178,6 +177,15 @@ fn weakened(world: &World, at: usize) -> Option<World> {
         }
         (Weakness::ThawBeforeGrant, Role::Destination(d)) if is_held(d) => vec![Todo::Act(Action::Thaw)],
         (Weakness::ReleaseAtCommit, Role::Source(s)) if is_committed(s) => vec![Todo::Act(Action::Release)],
+        (Weakness::AbortWithoutACopy, Role::Source(s)) if s.stage() == source::Stage::Stuck => {
+            vec![tell(epoch, Word::Abort)]
+        }
+        (Weakness::OpenBeforeRunning, Role::Destination(d))
+            if matches!(d.stage(), destination::Stage::Granted { .. })
+                && world.sites[at].copy == CopyState::Running =>
+        {
+            vec![Todo::Act(Action::Open)]
+        }
         (Weakness::ForgetTombstone, Role::Destination(d)) if d.is_resting() && epoch > Epoch::ZERO => {
             let mut next = world.clone();
             next.sites[at].standing = Standing::default();

@@ -12,8 +12,6 @@ use ums_model::standing::{Facts, Record, Role, Standing};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Bounds {
     pub(crate) epochs: u64,
-    /// Crashes of a daemon, crashes of a machine and deaths of a copy, all together.
-    pub(crate) failures: u8,
     pub(crate) writes_outside: bool,
     pub(crate) weakness: Option<Weakness>,
 }
@@ -39,20 +37,10 @@ pub(crate) enum Weakness {
     ThawBeforeGrant,
     /// The source gives up its original as soon as it has committed.
     ReleaseAtCommit,
-}
-
-impl Weakness {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::CommitBeforeHeld,
-        Self::LeaseAfterHeld,
-        Self::ThawAfterCommit,
-        Self::RunWithoutCommit,
-        Self::RefuseWithoutProof,
-        Self::ForgetTombstone,
-        Self::ThawBeforeAbort,
-        Self::ThawBeforeGrant,
-        Self::ReleaseAtCommit,
-    ];
+    /// A source whose own copy is dead has the destination give up the only other one.
+    AbortWithoutACopy,
+    /// The destination opens its fence as soon as it has thawed.
+    OpenBeforeRunning,
 }
 
 /// What a site does next: what the rules say, and the two deeds of a migration that the rules do not know.
@@ -90,9 +78,10 @@ pub(crate) struct World {
     pub(crate) spoke: BTreeSet<Epoch>,
     /// Epochs that the source has aborted.
     pub(crate) aborted: BTreeSet<Epoch>,
+    /// What went wrong on the way here, if anything did.
+    pub(crate) broken: Option<String>,
     /// Whether a copy died where the service was at home: only then may the service be lost.
     pub(crate) original_died: bool,
-    pub(crate) failures_left: u8,
 }
 
 impl World {
@@ -108,8 +97,8 @@ impl World {
             stale: BTreeSet::new(),
             spoke: BTreeSet::new(),
             aborted: BTreeSet::new(),
+            broken: None,
             original_died: false,
-            failures_left: bounds.failures,
         }
     }
 

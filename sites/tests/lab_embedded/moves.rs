@@ -32,7 +32,8 @@ async fn lab_files_of_all_kinds_move() {
     spec.volumes = vec!["shelf:/data".parse().unwrap(), "shelf:/again".parse().unwrap()];
     a.run(&spec).await.unwrap();
     let root = root_of(a, &spec.name).await;
-    std::fs::write(root.join("data/kept"), "in the volume").unwrap();
+    // The host's root has no id in the service, so it cannot make files through the mount.
+    std::fs::write(pair.state("a").join("volumes/shelf/kept"), "in the volume").unwrap();
     std::fs::write(root.join("dev/shm/shared"), "in memory").unwrap();
     std::fs::write(root.join("etc/new"), "in the upper directory").unwrap();
     std::fs::remove_file(root.join("etc/deleted")).unwrap();
@@ -64,7 +65,7 @@ async fn lab_a_volume_that_another_service_uses_stays() {
     other.name = "second".parse().unwrap();
     a.run(&other).await.unwrap();
     let kept = root_of(a, &other.name).await.join("data/kept");
-    std::fs::write(&kept, "by both").unwrap();
+    std::fs::write(pair.state("a").join("volumes/shelf/kept"), "by both").unwrap();
     crate::pair::hold(a, b, &spec.name, Epoch(1)).await;
     b.resume(&spec.name, Epoch(1)).await.unwrap();
     b.open(&spec.name, Epoch(1)).await.unwrap();
