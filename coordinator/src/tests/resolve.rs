@@ -21,10 +21,9 @@ fn in_doubt(gone: &str) -> (Lab, tempfile::TempDir) {
     let mut lab = Lab::new([(step, gate.act())], []);
     lab.a.migrate("web", "b").unwrap();
     gate.reached();
-    if gone == "b" {
-        lab.b.crash()
-    } else {
-        lab.a.crash()
+    match gone {
+        "b" => lab.b.crash(),
+        _ => lab.a.crash(),
     }
     gate.open();
     (lab, dir)
