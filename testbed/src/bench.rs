@@ -5,6 +5,7 @@
 //!
 //! A benchmark asserts that what was moved is whole; never that it was fast.
 
+mod abort;
 mod chart;
 mod output;
 mod own;
@@ -23,11 +24,36 @@ use crate::lab::Lab;
 use crate::net::{A, B, Net};
 use crate::shaper::Shape;
 
-/// Every benchmark: its name and what it measures.
-pub const ALL: [(&str, &str); 1] = [(
-    "cold",
-    "stop-and-copy over 1 Gbit/s: total time over memory and over processes, against criu + tar over TLS + criu",
-)];
+/// One benchmark.
+#[derive(Debug, Clone, Copy)]
+pub struct Benchmark {
+    /// As it is called on the command line.
+    pub name: &'static str,
+    /// What it measures.
+    pub measures: &'static str,
+    run: fn(Options) -> Result<()>,
+}
+
+/// Every benchmark.
+pub const ALL: [Benchmark; 2] = [
+    Benchmark {
+        name: "cold",
+        measures: "stop-and-copy over 1 Gbit/s: total time over memory and over processes, against criu + tar over TLS + criu",
+        run: cold,
+    },
+    Benchmark {
+        name: "abort",
+        measures: "how soon a service runs again after `ums abort`, wherever in a migration it comes",
+        run: abort::abort,
+    },
+];
+
+impl Benchmark {
+    /// Measures. `Ok`: every attempt was verified. `Err`: what was measured is printed nonetheless, if anything was.
+    pub fn run(&self, options: Options) -> Result<()> {
+        (self.run)(options)
+    }
+}
 
 /// Runs per point if nobody says how many.
 const RUNS: u32 = 5;
@@ -75,7 +101,7 @@ struct Machine {
 ///
 /// On `Ok` every attempt of every point succeeded and was verified. On `Err` what was measured is printed and written
 /// nonetheless, if anything was.
-pub fn cold(options: Options) -> Result<()> {
+fn cold(options: Options) -> Result<()> {
     let runs = options.runs.unwrap_or(if options.quick { 1 } else { RUNS });
     let contenders: Vec<Contender> = match options.only {
         Some(one) => vec![one],

@@ -94,10 +94,16 @@ impl Probe {
     ///
     /// `None` if there was no answer before `until`, or none after it yet: then the end of the downtime is unknown.
     pub fn downtime(&self, from: Instant, until: Instant) -> Option<Duration> {
+        let (last, first) = self.silence(from, until)?;
+        Some((first - last).saturating_sub(INTERVAL))
+    }
+
+    /// The last answer before and the first after the downtime between two moments, as in [`Probe::downtime`].
+    pub fn silence(&self, from: Instant, until: Instant) -> Option<(Instant, Instant)> {
         let mut answers = self.answers().clone();
         // The threads of different addresses note their answers independently.
         answers.sort_unstable();
-        longest_gap(&answers, from, until).map(|gap| gap.saturating_sub(INTERVAL))
+        longest_gap(&answers, from, until)
     }
 
     /// How many connections were made after the first.
@@ -119,13 +125,13 @@ impl Drop for Probe {
     }
 }
 
-fn longest_gap(answers: &[Instant], from: Instant, until: Instant) -> Option<Duration> {
+fn longest_gap(answers: &[Instant], from: Instant, until: Instant) -> Option<(Instant, Instant)> {
     let last = answers.partition_point(|answer| *answer < until);
     if last == 0 || last == answers.len() {
         return None;
     }
     let first = answers.partition_point(|answer| *answer <= from).saturating_sub(1);
-    answers[first..=last].windows(2).map(|pair| pair[1] - pair[0]).max()
+    answers[first..=last].windows(2).map(|pair| (pair[0], pair[1])).max_by_key(|(last, first)| *first - *last)
 }
 
 fn run(dialer: &Dialer, address: SocketAddr, question: Question, stall: Duration, shared: &Shared) {
@@ -210,7 +216,9 @@ mod tests {
     fn the_gap_that_matters_is_the_one_between_the_two_moments() {
         let start = Instant::now();
         let answers: Vec<Instant> = [0, 50, 51, 52, 90, 91, 200].map(|n| start + ms(n)).to_vec();
-        let gap = |from, until| longest_gap(&answers, start + ms(from), start + ms(until));
+        let gap = |from, until| {
+            longest_gap(&answers, start + ms(from), start + ms(until)).map(|(last, first)| first - last)
+        };
         assert_eq!(gap(51, 91), Some(ms(38)));
         assert_eq!(gap(60, 70), Some(ms(38)), "its ends lie outside");
         assert_eq!(gap(0, 52), Some(ms(50)));

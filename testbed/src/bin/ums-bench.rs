@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use ums_testbed::bench::{self, Contender, Options, plain};
+use ums_testbed::bench::{self, Benchmark, Contender, Options, plain};
 use ums_testbed::interrupt;
 
 /// Measures UMS on this machine. Needs root, except for --list.
@@ -43,17 +43,17 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     if args.list {
-        for (name, what) in bench::ALL {
+        for Benchmark { name, measures, .. } in bench::ALL {
             match args.json {
-                true => println!("{}", serde_json::json!({ "name": name, "measures": what })),
-                false => println!("{name:<8}{what}"),
+                true => println!("{}", serde_json::json!({ "name": name, "measures": measures })),
+                false => println!("{name:<8}{measures}"),
             }
         }
         return ExitCode::SUCCESS;
     }
-    if let Some(name) = &args.name
-        && !bench::ALL.iter().any(|(known, _)| known == name)
-    {
+    let wanted = |known: &&Benchmark| args.name.as_deref().is_none_or(|name| name == known.name);
+    let chosen: Vec<&Benchmark> = bench::ALL.iter().filter(wanted).collect();
+    if let (Some(name), []) = (&args.name, &chosen[..]) {
         eprintln!("ums-bench: there is no benchmark `{name}`; `cargo xtask bench --list` names all");
         return ExitCode::from(2);
     }
@@ -62,8 +62,8 @@ fn main() -> ExitCode {
         Who::Baseline => Contender::Baseline,
     });
     let options = Options { quick: args.quick, json: args.json, runs: args.runs, only };
-    // One so far; with the second this becomes a choice.
-    let outcome = interrupt::clean_up_on_signals().and_then(|()| bench::cold(options));
+    let outcome = interrupt::clean_up_on_signals()
+        .and_then(|()| chosen.into_iter().try_for_each(|benchmark| benchmark.run(options)));
     interrupt::stop_here_if_interrupted();
     told(outcome)
 }
