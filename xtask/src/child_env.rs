@@ -24,6 +24,7 @@ impl ChildEnv {
             ("UMS_CRIU", lab.criu()),
             ("UMS_RUNC", lab.runc()),
             ("UMS_REDIS_ROOTFS", lab.redis_rootfs.clone()),
+            ("UMS_POSTGRES_ROOTFS", lab.postgres_rootfs.clone()),
         ];
         pairs.extend(programs.find(WORKLOAD).map(Path::to_owned).map(|path| ("UMS_WORKLOAD", path)));
         Ok(Self(pairs))

@@ -26,7 +26,7 @@ pub(crate) enum Command {
     Check,
     /// Measure; see `bench --list` for what
     Bench(Bench),
-    /// Only get ready: host packages, CRIU and runc, the Redis image, cargo tools
+    /// Only get ready: host packages, CRIU and runc, the images of Redis and PostgreSQL, cargo tools
     Setup(Setup),
     /// End leftovers of earlier runs and remove what set-up made below the target directory
     Clean(Clean),
@@ -120,6 +120,7 @@ fn prepare(workspace: &Workspace, arguments: &Setup) -> Result<()> {
     let deny = tools::deny(&places)?;
     process::say(&format!("CRIU and runc   {}", lab.bundle.display()));
     process::say(&format!("Redis image     {}", lab.redis_rootfs.display()));
+    process::say(&format!("PostgreSQL      {}", lab.postgres_rootfs.display()));
     process::say(&format!("cargo-nextest   {}", nextest.display()));
     process::say(&format!("cargo-deny      {}", deny.display()));
     Ok(())

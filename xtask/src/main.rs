@@ -4,7 +4,7 @@
 //! and shown, and it is the only place that knows how. Read in this order:
 //!
 //! 1. [`cli`]: the commands and their arguments;
-//! 2. [`setup`]: what a machine needs and how it gets it (host packages, the CRIU bundle, the Redis image, tools);
+//! 2. [`setup`]: what a machine needs and how it gets it (host packages, the CRIU bundle, images, tools);
 //! 3. [`compile`], [`child_env`]: one build for all commands, and what its programs are told;
 //! 4. [`run_tests`], [`run_checks`], [`testbed`], [`clean`]: the commands;
 //! 5. [`invariants`]: the rules of the architecture that a program can check;

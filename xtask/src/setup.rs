@@ -3,7 +3,7 @@
 //! 1. [`Lab::prepare`] here: the whole, in four lines;
 //! 2. [`packages`]: tools of the host, from the distribution's own packages;
 //! 3. [`bundle`]: CRIU and runc, newer than the distribution has them, in a folder of their own;
-//! 4. [`redis_image`]: the root directory of a container with Redis;
+//! 4. [`images`]: root directories of containers with Redis and with PostgreSQL;
 //! 5. [`tools`]: cargo's helpers;
 //! 6. [`sources`], [`private_apt`], [`version`], [`draft`], [`lock`]: what these stand on.
 //!
@@ -12,8 +12,8 @@
 //! configuration says where packages come from.
 
 mod bundle;
+mod images;
 mod packages;
-mod redis_image;
 pub(crate) mod tools;
 
 mod draft;
@@ -58,7 +58,7 @@ impl Places {
 
     /// Removes the bundle and everything cached, so that the next set-up makes and downloads all anew.
     pub(crate) fn forget(&self) -> Result<()> {
-        redis_image::forget(self)?;
+        images::forget(self)?;
         draft::remove(&self.bundle)?;
         bundle::forget_downloads(self)?;
         tools::forget(self)
@@ -102,6 +102,8 @@ pub(crate) struct Lab {
     pub(crate) bundle: PathBuf,
     /// Root directory of a Debian with redis-server and redis-tools.
     pub(crate) redis_rootfs: PathBuf,
+    /// Root directory of a Debian with PostgreSQL.
+    pub(crate) postgres_rootfs: PathBuf,
 }
 
 impl Lab {
@@ -113,11 +115,15 @@ impl Lab {
         }
         let mut needed = vec![packages::NFTABLES, packages::IPROUTE2, packages::IPTABLES];
         needed.extend(bundle::needs(places));
-        needed.extend(redis_image::needs(places));
+        needed.extend(images::needs(places));
         packages::ensure(&needed, places)?;
         bundle::ensure(places).context("cannot make the CRIU bundle")?;
-        redis_image::ensure(places).context("cannot make the Redis image")?;
-        Ok(Self { bundle: places.bundle.clone(), redis_rootfs: redis_image::place(places) })
+        images::ensure(places)?;
+        Ok(Self {
+            bundle: places.bundle.clone(),
+            redis_rootfs: images::REDIS.place(places),
+            postgres_rootfs: images::POSTGRES.place(places),
+        })
     }
 
     /// The CRIU of the bundle.
