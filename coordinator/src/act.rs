@@ -58,6 +58,9 @@ impl<S: SiteAdapter> Core<S> {
                 }
                 Action::Release => {
                     self.config.faults.at(Step::Release).await?;
+                    if self.config.faults.twice(Step::Release) {
+                        self.release(lane).await?;
+                    }
                     self.release(lane).await?;
                 }
             }
@@ -115,6 +118,10 @@ impl<S: SiteAdapter> Core<S> {
             }
             Role::Destination(_) => {
                 self.config.faults.at(Step::DestinationGranted).await?;
+                if self.config.faults.twice(Step::DestinationGranted) {
+                    let resume = self.site.resume(service, standing.epoch());
+                    self.within(self.config.deadlines.act, &doing, resume).await?;
+                }
                 let resume = self.site.resume(service, standing.epoch());
                 self.within(self.config.deadlines.act, &doing, resume).await
             }
@@ -129,6 +136,10 @@ impl<S: SiteAdapter> Core<S> {
         }
         self.config.faults.at(Step::DestinationRunning).await?;
         let doing = format!("open the ports of service {service}");
+        if self.config.faults.twice(Step::DestinationRunning) {
+            let open = self.site.open(service, standing.epoch());
+            self.within(self.config.deadlines.act, &doing, open).await?;
+        }
         self.within(self.config.deadlines.act, &doing, self.site.open(service, standing.epoch())).await
     }
 

@@ -21,6 +21,7 @@ use crate::failure;
 use crate::journal::{Journal, PairedRow};
 use crate::peers::{self, Peers};
 use crate::promises::Promises;
+use crate::queue::Queue;
 
 /// One site's Coordinator, as its parts see it.
 pub(crate) struct Core<S> {
@@ -42,8 +43,10 @@ pub(crate) struct Core<S> {
     pub(crate) chronicles: Chronicles,
     /// What was promised to other sites.
     pub(crate) promises: Promises,
-    /// One permit for each migration that may be under way.
-    pub(crate) permits: Arc<Semaphore>,
+    /// Whose turn it is to leave.
+    pub(crate) departures: Queue,
+    /// One permit for each migration that may arrive at once.
+    pub(crate) arrivals: Arc<Semaphore>,
     /// Cancelled when the daemon shuts down.
     pub(crate) stopping: CancellationToken,
     /// Everything that runs in the background.

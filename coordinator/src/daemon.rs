@@ -27,6 +27,7 @@ use crate::desk::Desks;
 use crate::journal::{Journal, JournalError};
 use crate::peers::Peers;
 use crate::promises::Promises;
+use crate::queue::Queue;
 use crate::recovery::recover;
 
 /// The daemon could not start. Nothing is served, no service was touched unless the message says so.
@@ -111,7 +112,8 @@ impl Coordinator {
         peers.reload(&journal).await?;
         let core = Arc::new(Core {
             greeting: Greeting::new(config.name.clone()),
-            permits: Arc::new(Semaphore::new(config.limits.migrations.get())),
+            departures: Queue::new(config.limits.migrations, config.limits.queue),
+            arrivals: Arc::new(Semaphore::new(config.limits.migrations.get())),
             addresses: OnceLock::from(announced(&config.advertise, address)),
             config,
             site,

@@ -140,6 +140,7 @@ async fn view<S: SiteAdapter>(core: &Core<S>, row: MigrationRow) -> MigrationVie
     let desk = core.desks.desk(&row.service);
     let alarm = desk.alarm().filter(|(epoch, _)| *epoch == row.epoch).map(|(_, alarm)| alarm);
     let state = match (&row.ended, alarm) {
+        (None, None) if core.departures.before(row.id).is_some() => MigrationState::Queued,
         (Some(_), _) => MigrationState::Ended,
         (None, Some(Alarm::InDoubt)) => MigrationState::InDoubt,
         (None, Some(_)) => MigrationState::Stuck,

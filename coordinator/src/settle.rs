@@ -239,6 +239,9 @@ async fn tell_commit<S: SiteAdapter>(
     let (sent, received) = (link.frames.writer.sent(), link.frames.reader.received());
     link.frames.send(&PeerMessage::Commit { about: about.clone() }).await.map_err(cut)?;
     core.config.faults.at(Step::Resume).await?;
+    if core.config.faults.again(Step::Resume) {
+        link.frames.send(&PeerMessage::Commit { about: about.clone() }).await.map_err(cut)?;
+    }
     let message: PeerMessage = link.frames.expect(core.config.deadlines.commit).await.map_err(cut)?;
     if let Some(chronicle) = core.chronicles.of(row.id) {
         let moved = link.frames.writer.sent() - sent + link.frames.reader.received() - received;

@@ -12,12 +12,11 @@ mod tell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::About;
 use ums_model::names::{Digest, Epoch, MigrationId, ServiceName, SiteName};
-use ums_model::phase::{Mode, Phase};
+use ums_model::phase::{Mode, Outcome, Phase};
 use ums_model::standing::{Role as Half, Standing};
 use ums_sites::adapter::SiteAdapter;
 use ums_transfer::link::Link;
@@ -30,8 +29,10 @@ use crate::failure;
 use crate::fault::Step;
 use crate::journal::{MigrationRow, Role};
 use crate::preflight::{Preflight, preflight};
+use crate::queue::Place;
 use crate::recovery::attend;
 use crate::settle::{Settled, conclude, outcome, settle};
+use talk::unless;
 pub(crate) use tell::tell_abort;
 
 /// What a user wants.
@@ -60,9 +61,8 @@ pub(crate) async fn begin<S: SiteAdapter>(core: &Arc<Core<S>>, wish: Wish) -> Re
     let stop = holder.stop.clone();
     let lane = core.take(&service, holder).await?;
     must_be_home(core, &lane.standing(), &service).await?;
-    let permit = Arc::clone(&core.permits).try_acquire_owned().map_err(|_| {
-        WireError::new(ErrorCode::Busy, "as many migrations as this site allows are under way".to_owned())
-    })?;
+    // Before the look at the service: whoever wished first is first.
+    let place = core.departures.join(id).map_err(|error| cannot(&service, &to, error))?;
     let preflight =
         preflight(core, &service, &to, Some(id)).await.map_err(|error| cannot(&service, &to, error))?;
     if let Some(refusal) = Preflight::refusal(&preflight.plan, &service, &to) {
@@ -89,7 +89,7 @@ pub(crate) async fn begin<S: SiteAdapter>(core: &Arc<Core<S>>, wish: Wish) -> Re
     let migration = Migration {
         core: Arc::clone(core),
         lane,
-        permit,
+        place,
         chronicle,
         preflight,
         stop,
@@ -156,7 +156,7 @@ pub(crate) async fn must_be_home<S: SiteAdapter>(
 struct Migration<S> {
     core: Arc<Core<S>>,
     lane: Lane,
-    permit: OwnedSemaphorePermit,
+    place: Place,
     chronicle: Arc<Chronicle>,
     preflight: Preflight,
     /// The user's wish that it should not go on, or the daemon's end. Honoured before COMMIT.
@@ -190,6 +190,7 @@ impl<S: SiteAdapter> Migration<S> {
 
     /// The course of a migration up to COMMIT. `Err`: COMMIT is not decided, and the service has to be thawed.
     async fn attempt(&mut self) -> Result<(), WireError> {
+        self.turn().await?;
         self.reserve().await?;
         self.image().await?;
         self.arm().await?;
@@ -198,6 +199,20 @@ impl<S: SiteAdapter> Migration<S> {
         let dumped = self.transfer(dump).await?;
         self.held(&dumped).await?;
         self.commit().await
+    }
+
+    /// Waits until fewer migrations leave this site than may.
+    async fn turn(&mut self) -> Result<(), WireError> {
+        let core = Arc::clone(&self.core);
+        let row = self.chronicle.row();
+        if let Some(before) = core.departures.before(row.id) {
+            self.chronicle.note(&core.journal, format!("queued: {before} before it")).await;
+        }
+        let within = core.config.deadlines.turn;
+        let Self { stop, place, .. } = self;
+        let late = |_| failure::late("see fewer migrations leave this site", within);
+        let turn = async { tokio::time::timeout(within, place.turn()).await.map_err(late) };
+        unless(stop, turn).await
     }
 
     /// From COMMIT to the release, or back to a running service.
@@ -225,10 +240,12 @@ impl<S: SiteAdapter> Migration<S> {
             }
             return;
         }
-        let outcome = outcome(&self.lane.standing());
-        let Self { lane, offered, permit, .. } = self;
+        let standing = self.lane.standing();
+        // One that never began has left the service as an earlier one brought it here.
+        let outcome = if standing.epoch() == row.epoch { outcome(&standing) } else { Outcome::RolledBack };
+        let Self { lane, offered, place, .. } = self;
         // The next migration need not wait until the other site has heard of the end of this one.
-        drop(permit);
+        drop(place);
         let settled = conclude(&core, lane, &row, outcome, cause, !offered).await;
         if settled == Settled::Yes {
             tell_abort(&core, row.id).await;

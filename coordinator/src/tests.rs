@@ -6,11 +6,13 @@ mod lab;
 mod proxy;
 
 mod crashes;
+mod doubles;
 mod moves;
 mod refusals;
 mod resolve;
 mod strangers;
 mod trouble;
+mod turns;
 mod users;
 
 pub(crate) use fake::Fake;

@@ -228,6 +228,8 @@ pub enum SideView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MigrationState {
+    /// It waits for its turn; nothing has begun.
+    Queued,
     /// It goes on.
     Active,
     /// It is committed and the destination has not answered yet; it goes on by itself.

@@ -74,6 +74,10 @@ pub struct Deadlines {
     /// nothing. A link that is cut ends a reservation at once. Default 2 min.
     #[serde(deserialize_with = "seconds")]
     pub lease: Duration,
+    /// How long a migration waits for its turn: behind others that leave this site, and then for a destination that has
+    /// as many arrivals as it allows, each. Default 1 h.
+    #[serde(deserialize_with = "seconds")]
+    pub turn: Duration,
     /// First pause before something that must succeed is tried again; it doubles up to `retry_most`. Default 0.2 s.
     #[serde(deserialize_with = "seconds")]
     pub retry_least: Duration,
@@ -117,6 +121,7 @@ impl Default for Deadlines {
             commit: s(180),
             act: s(150),
             lease: s(2 * 60),
+            turn: s(60 * 60),
             retry_least: Duration::from_millis(200),
             retry_most: s(15),
             invite: s(15 * 60),

@@ -8,9 +8,12 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Migrations under way at once, in both directions together. Each streams at the speed of the link and needs
-    /// a dump or a restore beside it. Default 4.
+    /// Migrations under way at once, in each direction. Each streams at the speed of the link and needs a dump or a
+    /// restore beside it. Default 4.
     pub migrations: NonZeroUsize,
+    /// Migrations that wait for one of those that leave to end, first come, first served. They are forgotten when the
+    /// daemon ends. Default 64; 0 refuses what cannot go at once.
+    pub queue: usize,
     /// Connections on the TLS port, over all protocols; the next one waits. Default 256.
     pub connections: NonZeroUsize,
     /// Connections on the Unix socket; the next one waits. Default 256.
@@ -22,6 +25,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let n = |n| NonZeroUsize::new(n).expect("a constant above zero");
-        Self { migrations: n(4), connections: n(256), local_connections: n(256), history: n(1000) }
+        Self { migrations: n(4), queue: 64, connections: n(256), local_connections: n(256), history: n(1000) }
     }
 }

@@ -47,6 +47,9 @@ impl<S: SiteAdapter> Arrival<'_, S> {
                 }
             }
         }
+        if core.config.faults.twice(Step::DestinationImage) {
+            core.site.register_image(&self.offer.spec.image).await?;
+        }
         let register = core.site.register_image(&self.offer.spec.image);
         let register = core.within(core.config.deadlines.change, "name the image", register);
         let Self { link, stop, .. } = self;

@@ -31,6 +31,9 @@ impl<S: SiteAdapter> Arrival<'_, S> {
         core.write(&mut self.lane, id, vec![held]).await?;
         core.promises.only_ports(&self.about.service, &self.offer.spec.ports);
         self.chronicle.leave(&core.journal, Phase::Restore, None).await;
+        if core.config.faults.again(Step::DestinationHeld) {
+            self.say(PeerMessage::Held { about: self.about.clone(), tasks: restored.tasks }).await?;
+        }
         // From here on a broken link ends nothing: HELD is durable, and is said again when it is asked for.
         if let Err(error) =
             self.say(PeerMessage::Held { about: self.about.clone(), tasks: restored.tasks }).await

@@ -104,10 +104,10 @@ async fn enter<S: SiteAdapter>(
     let stop = holder.stop.clone();
     let mut lane = core.take(&about.service, holder).await?;
     name_must_be_free(core, &lane, about).await?;
-    let permit = Arc::clone(&core.permits).try_acquire_owned().map_err(|_| {
+    let permit = Arc::clone(&core.arrivals).try_acquire_owned().map_err(|_| {
         WireError::new(
             ErrorCode::Busy,
-            format!("site {} has as many migrations as it allows", core.config.name),
+            format!("site {} has as many arrivals as it allows", core.config.name),
         )
     })?;
     let blobs: Vec<Blob> =
@@ -256,6 +256,10 @@ impl<S: SiteAdapter> Arrival<'_, S> {
     async fn accept(&mut self) -> Result<(), WireError> {
         let missing: Vec<Digest> = self.missing.iter().map(|blob| blob.digest).collect();
         let lease_ms = u64::try_from(self.core.config.deadlines.lease.as_millis()).unwrap_or(u64::MAX);
+        if self.core.config.faults.again(Step::DestinationReserve) {
+            let missing = missing.clone();
+            self.say(PeerMessage::Accept { about: self.about.clone(), missing, lease_ms }).await?;
+        }
         self.say(PeerMessage::Accept { about: self.about.clone(), missing, lease_ms }).await
     }
 
@@ -268,11 +272,20 @@ impl<S: SiteAdapter> Arrival<'_, S> {
         }
         self.chronicle.enter(&core.journal, Phase::Arm).await;
         core.config.faults.at(Step::DestinationArm).await?;
-        let arm = core.site.arm(&self.offer.spec, self.about.epoch, &self.offer.restore);
+        let times = if core.config.faults.twice(Step::DestinationArm) { 2 } else { 1 };
+        let arm = async {
+            for _ in 0..times {
+                core.site.arm(&self.offer.spec, self.about.epoch, &self.offer.restore).await?;
+            }
+            Ok(())
+        };
         let arm = core.within(core.config.deadlines.arm, "prepare for the service", arm);
         let Self { link, stop, .. } = self;
         alive_unless(link, stop, arm).await?;
         self.chronicle.leave(&core.journal, Phase::Arm, None).await;
+        if core.config.faults.again(Step::DestinationArm) {
+            self.say(PeerMessage::Armed { about: self.about.clone() }).await?;
+        }
         self.say(PeerMessage::Armed { about: self.about.clone() }).await
     }
 

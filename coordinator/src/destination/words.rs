@@ -24,6 +24,7 @@ use crate::control::journal_says;
 use crate::core::Core;
 use crate::desk::{Hold, Lane};
 use crate::failure;
+use crate::fault::Step;
 use crate::journal::{MigrationRow, Role};
 use crate::recovery::attend;
 use crate::settle::{Settled, conclude, is_settled, outcome, settle};
@@ -53,7 +54,11 @@ pub(super) async fn told<S: SiteAdapter>(
         // Nothing final: the source asks again.
         state(about, Answer::Undecided)
     });
-    link.frames.send(&answer).await.map_err(|error| failure::cut(&name, "answering it", &error))
+    let cut = |error| failure::cut(&name, "answering it", &error);
+    if matches!(answer, PeerMessage::Running { .. }) && core.config.faults.again(Step::DestinationRunning) {
+        link.frames.send(&answer).await.map_err(cut)?;
+    }
+    link.frames.send(&answer).await.map_err(cut)
 }
 
 /// COMMIT or ABORT. `Ok` is the answer.

@@ -4,7 +4,7 @@
 //! the deadlines end a step in the middle, and the failure branch takes it from there.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ums_model::action::Word;
 use ums_model::error::{ErrorCode, WireError};
@@ -27,6 +27,7 @@ use crate::clock::boot_ms;
 use crate::failure;
 use crate::fault::Step;
 use crate::preflight::Preflight;
+use crate::settle::next_pause;
 
 /// How often a migration begins again because the destination has seen a newer epoch.
 const RENEWALS: usize = 3;
@@ -50,7 +51,7 @@ impl<S: SiteAdapter> Migration<S> {
             }
             self.offered = true;
             let offer = PeerMessage::Offer { about: self.about(), offer: offer.clone() };
-            match self.ask(&offer, "offering the service", core.config.deadlines.answer).await? {
+            match self.make_offer(&offer).await? {
                 PeerMessage::Accept { missing, .. } => {
                     self.missing = missing;
                     self.chronicle.leave(&core.journal, Phase::Reserve, None).await;
@@ -61,6 +62,33 @@ impl<S: SiteAdapter> Migration<S> {
             }
         }
         Err(WireError::new(ErrorCode::EpochTooOld, "the destination always knows a newer epoch".to_owned()))
+    }
+
+    /// Offers, and again where the destination only has too much to do.
+    async fn make_offer(&mut self, offer: &PeerMessage) -> Result<PeerMessage, WireError> {
+        let core = self.core.clone();
+        let row = self.chronicle.row();
+        let (mut pause, asked) = (core.config.deadlines.retry_least, Instant::now());
+        loop {
+            let within = core.config.deadlines.answer;
+            let answer = self.ask(Step::Reserve, offer, "offering the service", within).await?;
+            match &answer {
+                PeerMessage::Reject { error, .. }
+                    if error.code == ErrorCode::Busy && asked.elapsed() < core.config.deadlines.turn =>
+                {
+                    self.chronicle.note(&core.journal, format!("waits: {}", error.message)).await;
+                }
+                _ => return Ok(answer),
+            }
+            let Self { link, stop, .. } = self;
+            let link = link.as_mut().ok_or_else(hung_up)?;
+            let wait = async {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            };
+            unless(stop, while_alive(&mut link.frames.writer, &row.peer_name, wait)).await?;
+            pause = next_pause(pause, core.config.deadlines.retry_most);
+        }
     }
 
     /// Prepares to begin again behind the newest epoch that the destination has seen, if that was all it minded.
@@ -114,7 +142,7 @@ impl<S: SiteAdapter> Migration<S> {
         self.chronicle.enter(&core.journal, Phase::Arm).await;
         core.config.faults.at(Step::Arm).await?;
         let arm = PeerMessage::Arm { about: self.about() };
-        match self.ask(&arm, "having it prepare", core.config.deadlines.arm).await? {
+        match self.ask(Step::Arm, &arm, "having it prepare", core.config.deadlines.arm).await? {
             PeerMessage::Armed { .. } => {
                 self.chronicle.leave(&core.journal, Phase::Arm, None).await;
                 Ok(())
@@ -149,6 +177,11 @@ impl<S: SiteAdapter> Migration<S> {
         self.chronicle.frozen_since(boot_ms()).await;
         core.config.faults.at(Step::Dump).await?;
         let doing = format!("freeze service {}", row.service);
+        if core.config.faults.twice(Step::Dump) {
+            // Dropped where it has begun, and asked for anew.
+            core.within(core.config.deadlines.freeze, &doing, core.site.dump(&row.service, row.epoch))
+                .await?;
+        }
         let dump = core.within(core.config.deadlines.freeze, &doing, core.site.dump(&row.service, row.epoch));
         let Self { link, stop, .. } = self;
         let link = link.as_mut().ok_or_else(hung_up)?;
@@ -207,7 +240,7 @@ impl<S: SiteAdapter> Migration<S> {
         core.config.faults.at(Step::Restore).await?;
         let bytes = Bytes(dumped.memory_bytes) + Bytes(dumped.file_bytes);
         let complete = PeerMessage::DumpComplete { about: self.about(), bytes, tasks: dumped.tasks };
-        match self.ask(&complete, "restoring", core.config.deadlines.held).await? {
+        match self.ask(Step::Restore, &complete, "restoring", core.config.deadlines.held).await? {
             PeerMessage::Held { tasks, .. } if tasks == dumped.tasks => {
                 self.chronicle.leave(&core.journal, Phase::Restore, None).await;
                 Ok(())
@@ -242,6 +275,11 @@ impl<S: SiteAdapter> Migration<S> {
             return Err(WireError::new(ErrorCode::DumpFailed, message));
         }
         core.perform(lane, Some(row.id), actions).await?;
+        if core.config.faults.twice(Step::Commit) {
+            let held = Word::State { answer: Answer::Held };
+            let actions = lane.standing().receive(facts, row.epoch, held, 0);
+            core.perform(lane, Some(row.id), actions).await?;
+        }
         self.chronicle.leave(&core.journal, Phase::Commit, None).await;
         Ok(())
     }
@@ -249,11 +287,13 @@ impl<S: SiteAdapter> Migration<S> {
     /// Says something to the destination and hears its answer; a refusal is an error.
     async fn ask(
         &mut self,
+        step: Step,
         message: &PeerMessage,
         doing: &str,
         within: Duration,
     ) -> Result<PeerMessage, WireError> {
         let patience = self.core.config.deadlines.keep_alive;
+        let again = self.core.config.faults.again(step);
         let Self { link, stop, preflight, .. } = self;
         let link = link.as_mut().ok_or_else(hung_up)?;
         let name = &preflight.peer.name;
@@ -261,6 +301,9 @@ impl<S: SiteAdapter> Migration<S> {
             let cut = |error| failure::cut(name, doing, &error);
             if let Err(error) = link.frames.send(message).await {
                 return Err(last_word(&mut link.frames.reader, patience).await.unwrap_or_else(|| cut(error)));
+            }
+            if again {
+                link.frames.send(message).await.map_err(cut)?;
             }
             match link.frames.expect(within).await.map_err(cut)? {
                 PeerMessage::Refused { error, .. } => Err(error),

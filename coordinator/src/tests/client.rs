@@ -80,6 +80,22 @@ impl Client {
         })
     }
 
+    /// Reads an answer that does not end until it contains `part`.
+    pub(crate) fn follow_until(&self, path: &str, part: &str) {
+        self.runtime.block_on(async {
+            let follow = async {
+                let mut body = self.send(Method::GET, path, None, &[]).await.into_body();
+                let mut text = String::new();
+                while !text.contains(part) {
+                    let frame = body.frame().await.unwrap_or_else(|| panic!("no {part:?} in {text}"));
+                    let data = frame.unwrap().into_data().unwrap_or_default();
+                    text.push_str(&String::from_utf8_lossy(&data));
+                }
+            };
+            tokio::time::timeout(PATIENCE, follow).await.expect("it says so");
+        });
+    }
+
     pub(crate) async fn send(
         &self,
         method: Method,

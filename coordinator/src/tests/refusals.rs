@@ -155,12 +155,13 @@ fn while_it_migrates_it_is_left_alone() {
 }
 
 #[test]
-fn only_so_many_migrations_at_once() {
+fn only_so_many_migrations_at_once_and_none_waits_where_there_is_no_room() {
     let dir = tempfile::tempdir().unwrap();
     let gate = Gate::new(&dir, "gate");
     let mut lab = Lab::new([], []);
     lab.a.stop();
     lab.a.config.limits.migrations = 1.try_into().unwrap();
+    lab.a.config.limits.queue = 0;
     lab.a.start([(Step::Arm, gate.act())]);
     lab.a
         .client
