@@ -54,6 +54,13 @@ pub fn stop_here_if_interrupted() {
     }
 }
 
+/// Ends this program at once, which hangs: says why, removes everything that it made for its labs, and exits with 1.
+pub(crate) fn give_up(why: &str) -> ! {
+    eprintln!("{why}: cleaning up");
+    remove_everything();
+    std::process::exit(1);
+}
+
 fn remove_everything() {
     for attempt in 1..=TRIES {
         let tags = own_tags();

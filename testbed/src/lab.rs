@@ -122,6 +122,7 @@ impl Lab {
         }
         let path = match image {
             Image::Redis => rootfs::redis_rootfs()?,
+            Image::Postgres => rootfs::postgres_rootfs()?,
             Image::Static => {
                 let path = self.net.tag().directory().join("rootfs");
                 rootfs::static_rootfs(&path)?;

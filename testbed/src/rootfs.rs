@@ -16,6 +16,8 @@ pub const WORKLOAD: &str = "/ums-workload";
 pub const WITNESS: &str = "/witness";
 /// Environment variable with the path of a root directory that has Redis in it.
 pub const REDIS_VARIABLE: &str = "UMS_REDIS_ROOTFS";
+/// Environment variable with the path of a root directory that has PostgreSQL in it.
+pub const POSTGRES_VARIABLE: &str = "UMS_POSTGRES_ROOTFS";
 
 /// Mount points and directories that programs expect.
 const DIRECTORIES: [&str; 8] = ["tmp", "proc", "dev", "sys", "etc", "run", "root", "witness"];
@@ -42,16 +44,20 @@ pub fn static_rootfs(root: &Path) -> Result<()> {
 
 /// The root directory with Redis, made beforehand by `cargo xtask`.
 pub fn redis_rootfs() -> Result<PathBuf> {
-    let Some(path) = std::env::var_os(REDIS_VARIABLE).map(PathBuf::from) else {
-        bail!(
-            "{REDIS_VARIABLE} does not say where the Redis image is: run this by `cargo xtask`, which makes it"
-        );
+    made(REDIS_VARIABLE, "usr/bin/redis-server")
+}
+
+/// The root directory with PostgreSQL, made beforehand by `cargo xtask`.
+pub fn postgres_rootfs() -> Result<PathBuf> {
+    made(POSTGRES_VARIABLE, "usr/local/bin/postgres")
+}
+
+fn made(variable: &str, program: &str) -> Result<PathBuf> {
+    let Some(path) = std::env::var_os(variable).map(PathBuf::from) else {
+        bail!("{variable} does not say where an image is: run this by `cargo xtask`, which makes it");
     };
-    if !path.join("usr/bin/redis-server").exists() {
-        bail!(
-            "{} ({REDIS_VARIABLE}) holds no redis-server: run `cargo xtask test`, which makes it",
-            path.display()
-        );
+    if !path.join(program).exists() {
+        bail!("{} ({variable}) holds no {program}: run `cargo xtask test`, which makes it", path.display());
     }
     Ok(path)
 }

@@ -189,6 +189,7 @@ impl<'a> Service<'a> {
         if self.recorder.is_some() {
             args.extend(["--site-mount", &witness]);
         }
+        args.extend(self.workload.user().into_iter().flat_map(|user| ["--user", user]));
         args.extend(options);
         args.extend(["-d", "--"]);
         args.extend(command.iter().map(String::as_str));

@@ -137,6 +137,13 @@ impl Site {
         self.daemon().as_mut().is_some_and(|daemon| matches!(daemon.try_wait(), Ok(None)))
     }
 
+    /// Name of the cgroup of its services, below each hierarchy's root. The daemon must run.
+    pub fn cgroup(&self) -> Result<String> {
+        let status = self.ums(&["status"])?.success()?;
+        let short = status.text("fingerprint")?.get(..8).context("a fingerprint is longer")?;
+        Ok(format!("ums-{short}"))
+    }
+
     /// Pid of the keeper of a service here.
     pub fn keeper_pid(&self, service: &str) -> Result<i32> {
         self.pid_of(service, "keeper_pid")

@@ -12,6 +12,31 @@ const MEMHOG_PORT: u16 = 7000;
 /// Where the memhog and the echo send back bytes, inside.
 const ECHO_PORT: u16 = 7001;
 const REDIS_PORT: u16 = 6379;
+const POSTGRES_PORT: u16 = 5432;
+
+/// Counts to the witness in `$ARGV[0]`, one append per number; for images that have no `ums-workload`.
+const TICK: &str = r#"
+    my $run = sprintf("%08x%08x", int(rand(2**32)), $$);
+    for (my $number = 1; ; $number++) {
+        open(my $witness, ">>", $ARGV[0]) or die "witness: $!";
+        syswrite($witness, "$run $number
+");
+        close($witness);
+        select(undef, undef, undef, 0.02);
+    }
+"#;
+
+/// Makes a cluster where none is, and serves it. Nothing is looser than the default but for the sizes; statements of
+/// clients that are gone end by themselves.
+const POSTGRES: &str = "\
+D=/var/lib/postgresql/data
+if [ ! -e $D/PG_VERSION ]; then
+    initdb --pgdata=$D --username=postgres --auth=trust --encoding=UTF8 --locale=C
+    echo 'host all all all trust' >> $D/pg_hba.conf
+fi
+exec postgres -D $D -c listen_addresses='*' -c unix_socket_directories= -c max_connections=40 \
+    -c shared_buffers=16MB -c jit=off -c idle_in_transaction_session_timeout=5s -c lock_timeout=10s \
+    -c client_connection_check_interval=1s";
 
 /// A service for a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +66,17 @@ pub enum Workload {
     },
     /// A stock Redis that keeps everything in memory.
     Redis,
+    /// A database beside which a process counts to the witness.
+    Witnessed(Database),
+}
+
+/// Which database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Database {
+    /// The Redis of [`Workload::Redis`].
+    Redis,
+    /// A PostgreSQL that writes to its disk before it acknowledges. Its user is `postgres`, without a password.
+    Postgres,
 }
 
 /// A memhog.
@@ -63,6 +99,8 @@ pub enum Image {
     Static,
     /// Debian with Redis: [`crate::rootfs::redis_rootfs`].
     Redis,
+    /// Debian with PostgreSQL: [`crate::rootfs::postgres_rootfs`].
+    Postgres,
 }
 
 impl Workload {
@@ -78,12 +116,21 @@ impl Workload {
 
     /// The image.
     pub fn image(&self) -> Image {
-        if *self == Self::Redis { Image::Redis } else { Image::Static }
+        match self {
+            Self::Redis | Self::Witnessed(Database::Redis) => Image::Redis,
+            Self::Witnessed(Database::Postgres) => Image::Postgres,
+            _ => Image::Static,
+        }
     }
 
     /// Whether it appends to `/witness/NAME`.
     pub fn has_witness(&self) -> bool {
-        matches!(self, Self::Counter { .. } | Self::Memhog(_))
+        matches!(self, Self::Counter { .. } | Self::Memhog(_) | Self::Witnessed(_))
+    }
+
+    /// The user inside, if it is not root.
+    pub fn user(&self) -> Option<&'static str> {
+        (*self == Self::Witnessed(Database::Postgres)).then_some("postgres")
     }
 
     /// The ports it listens on inside. The probe asks at the last.
@@ -91,7 +138,8 @@ impl Workload {
         match self {
             Self::Memhog(_) => &[MEMHOG_PORT, ECHO_PORT],
             Self::TcpEcho => &[ECHO_PORT],
-            Self::Redis => &[REDIS_PORT],
+            Self::Redis | Self::Witnessed(Database::Redis) => &[REDIS_PORT],
+            Self::Witnessed(Database::Postgres) => &[POSTGRES_PORT],
             Self::Counter { .. } | Self::IoUring | Self::Exit { .. } | Self::Signals { .. } => &[],
         }
     }
@@ -100,7 +148,8 @@ impl Workload {
     pub fn question(&self) -> Option<Question> {
         match self {
             Self::Memhog(_) | Self::TcpEcho => Some(Question::Echo),
-            Self::Redis => Some(Question::RedisPing),
+            Self::Redis | Self::Witnessed(Database::Redis) => Some(Question::RedisPing),
+            Self::Witnessed(Database::Postgres) => None,
             Self::Counter { .. } | Self::IoUring | Self::Exit { .. } | Self::Signals { .. } => None,
         }
     }
@@ -140,6 +189,14 @@ impl Workload {
                 let words = "/usr/bin/redis-server --port 6379 --bind 0.0.0.0 --protected-mode no --appendonly no --save";
                 words.split(' ').map(str::to_owned).chain([String::new()]).collect()
             }
+            Self::Witnessed(database) => {
+                let server = match database {
+                    Database::Redis => format!("exec {}''", Self::Redis.command(name).join(" ")),
+                    Database::Postgres => POSTGRES.to_owned(),
+                };
+                let script = format!("perl -e '{TICK}' {witness} &\n{server}");
+                ["/bin/sh", "-e", "-c", &script].map(str::to_owned).to_vec()
+            }
         }
     }
 }
@@ -161,6 +218,12 @@ mod tests {
             Workload::Redis.command("db").last().unwrap(),
             "",
             "an empty --save keeps Redis from the disk"
+        );
+        let witnessed = Workload::Witnessed(Database::Redis).command("db");
+        let script = witnessed.last().unwrap();
+        assert!(
+            script.ends_with("--appendonly no --save ''") && script.contains("/witness/db &"),
+            "{script}"
         );
     }
 }

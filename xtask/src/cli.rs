@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Check,
     /// Measure; see `bench --list` for what
     Bench(Bench),
+    /// Move databases between sites under load and faults for long, and check everything
+    Soak(Soak),
     /// Only get ready: host packages, CRIU and runc, the images of Redis and PostgreSQL, cargo tools
     Setup(Setup),
     /// End leftovers of earlier runs and remove what set-up made below the target directory
@@ -66,6 +68,23 @@ pub(crate) struct Bench {
     pub(crate) runs: Option<u32>,
 }
 
+/// Arguments of `soak`.
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// How long
+    #[arg(long, value_name = "N")]
+    pub(crate) minutes: Option<u64>,
+    /// What is chosen at random follows from it
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// Print one JSON object on stdout at the end, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Also kill keepers, whereby services may be lost
+    #[arg(long)]
+    pub(crate) keepers: bool,
+}
+
 /// Arguments of `test`.
 #[derive(Debug, Args)]
 pub(crate) struct Test {
@@ -94,12 +113,13 @@ pub(crate) struct Clean {
 }
 
 impl Command {
-    /// Runs the command. `demo` and `bench` do not return where they succeed in starting their program.
+    /// Runs the command. `demo`, `bench` and `soak` do not return where they succeed in starting their program.
     pub(crate) fn run(self) -> Result<()> {
         let workspace = Workspace::find()?;
         match self {
             Self::Demo(arguments) => testbed::demo(&workspace, &arguments),
             Self::Bench(arguments) => testbed::bench(&workspace, &arguments),
+            Self::Soak(arguments) => testbed::soak(&workspace, &arguments),
             Self::Test(arguments) => run_tests::run(&workspace, &arguments),
             Self::Check => run_checks::run(&workspace),
             Self::Setup(arguments) => prepare(&workspace, &arguments),

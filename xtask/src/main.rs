@@ -10,7 +10,7 @@
 //! 5. [`invariants`]: the rules of the architecture that a program can check;
 //! 6. [`process`], [`workspace`], [`authority`]: what the rest stands on.
 //!
-//! It must never know how a migration works: what `demo` and `bench` do lives in the testbed's own programs, which
+//! It must never know how a migration works: what `demo`, `bench` and `soak` do lives in the testbed's own programs, which
 //! are built and then take the place of this process. It writes for people on stderr; stdout belongs to them.
 
 mod cli;

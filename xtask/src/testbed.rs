@@ -1,4 +1,4 @@
-//! `demo` and `bench`: set up, build, and give way to the testbed's own program.
+//! `demo`, `bench` and `soak`: set up, build, and give way to the testbed's own program.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::child_env::ChildEnv;
-use crate::cli::{Bench, Demo};
+use crate::cli::{Bench, Demo, Soak};
 use crate::setup::{Lab, Places};
 use crate::workspace::Workspace;
 use crate::{authority, compile, process, run_tests};
@@ -30,6 +30,14 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &Bench) -> Result<()> {
     authority::require_lab("bench")?;
     let (mut program, environment) = ready(workspace, "ums-bench")?;
     environment.apply(&mut program).args(bench_arguments(arguments));
+    Err(replace(&mut program))
+}
+
+/// Starts the soak in place of this process; returns only on failure.
+pub(crate) fn soak(workspace: &Workspace, arguments: &Soak) -> Result<()> {
+    authority::require_lab("soak")?;
+    let (mut program, environment) = ready(workspace, "ums-soak")?;
+    environment.apply(&mut program).args(soak_arguments(arguments));
     Err(replace(&mut program))
 }
 
@@ -65,6 +73,18 @@ fn bench_arguments(arguments: &Bench) -> Vec<String> {
     list
 }
 
+fn soak_arguments(arguments: &Soak) -> Vec<String> {
+    let mut list = Vec::new();
+    let number = |name: &str, value: Option<u64>| {
+        value.into_iter().flat_map(|value| [name.to_owned(), value.to_string()]).collect::<Vec<_>>()
+    };
+    list.extend(number("--minutes", arguments.minutes));
+    list.extend(number("--seed", arguments.seed));
+    list.extend(arguments.json.then(|| "--json".to_owned()));
+    list.extend(arguments.keepers.then(|| "--keepers".to_owned()));
+    list
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -88,5 +108,12 @@ mod tests {
             panic!("not a bench")
         };
         assert!(bench_arguments(&bench).is_empty());
+    }
+
+    #[test]
+    fn arguments_of_the_soak_are_passed_through() {
+        let line = ["xtask", "soak", "--minutes", "5", "--seed", "7", "--json", "--keepers"];
+        let Command::Soak(soak) = Cli::parse_from(line).command else { panic!("not a soak") };
+        assert_eq!(soak_arguments(&soak), line[2..]);
     }
 }

@@ -43,7 +43,7 @@ impl Client {
     }
 
     /// A client over a connection that [`greet`] found good.
-    pub(super) fn over(stream: TcpStream) -> Self {
+    pub(crate) fn over(stream: TcpStream) -> Self {
         Self { stream, bytes: Vec::new(), replies: VecDeque::new(), out: Vec::new() }
     }
 
@@ -52,6 +52,17 @@ impl Client {
         self.queue(words);
         self.flush()?;
         self.next_reply()
+    }
+
+    /// One command and one reply, which may be an error of Redis. `Err` if none came within `patience`: the connection
+    /// is of no further use, and whether the command took effect is not known.
+    pub fn call_within(&mut self, words: &[&[u8]], patience: Duration) -> io::Result<Reply> {
+        self.queue(words);
+        self.flush()?;
+        match self.receive(patience)? {
+            true => self.take().ok_or_else(|| ErrorKind::TimedOut.into()),
+            false => Err(ErrorKind::TimedOut.into()),
+        }
     }
 
     /// Adds a command to what the next [`Client::flush`] sends.

@@ -1,9 +1,7 @@
 //! What fails on the way, after the plan found nothing: the service runs on at the source, and the error says why.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +10,7 @@ use ums_model::error::ErrorCode;
 use ums_model::names::Bytes;
 use ums_model::phase::Outcome;
 use ums_testbed::net::{A, B};
+use ums_testbed::tracer::Tracer;
 use ums_testbed::workload::Workload;
 
 use crate::POLL;
@@ -20,33 +19,6 @@ use crate::histories::{agreed, error, report};
 use crate::rig::{Rig, processes_of};
 use crate::traces::Traces;
 use crate::verdict::{failed, failed_with};
-
-/// Somebody who traces a process, as a debugger does that was attached a moment ago. Dropping it detaches it.
-struct Tracer(Child);
-
-impl Tracer {
-    fn attach(pid: i32) -> Result<Self> {
-        // System call 101 is ptrace, request 0x4206 is SEIZE: nothing is stopped by it.
-        let seize =
-            format!("syscall(101, 0x4206, {pid}, 0, 0) == 0 or die $!; $| = 1; print qq(attached\n); sleep");
-        let mut command = Command::new("perl");
-        let mut perl =
-            command.args(["-e", &seize]).stdout(Stdio::piped()).spawn().context("cannot start perl")?;
-        let mut said = String::new();
-        let stdout = perl.stdout.take().context("a child without stdout")?;
-        let tracer = Self(perl);
-        BufReader::new(stdout).read_line(&mut said)?;
-        ensure!(said == "attached\n", "cannot trace process {pid}");
-        Ok(tracer)
-    }
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn a_dump_that_criu_finds_to_be_impossible() {

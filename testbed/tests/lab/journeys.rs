@@ -14,7 +14,7 @@ use ums_testbed::workload::{Memhog, Workload};
 
 use crate::PATIENCE;
 use crate::histories::{agreed, events, history, report};
-use crate::rig::{Rig, Twist, cgroup_of};
+use crate::rig::{Rig, Twist};
 use crate::script::Script;
 use crate::traces::Traces;
 use crate::verdict::failed;
@@ -212,7 +212,7 @@ fn there_and_back(rig: &Rig, unified: &[bool]) -> Result<()> {
         hog.migrate(destination)?;
         hog.check()?;
         let site = hog.site();
-        let own = format!("{}/{}", cgroup_of(site)?, hog.name());
+        let own = format!("{}/{}", site.cgroup()?, hog.name());
         let lines = std::fs::read_to_string(format!("/proc/{}/cgroup", site.service_pid(hog.name())?))?;
         let kept = lines.lines().find(|line| match unified[destination.number()] {
             true => line.starts_with("0::"),

@@ -6,14 +6,13 @@
 //!
 //! They stand on [`rig`] (sites with short deadlines, and with whatever is wrong with them), [`script`] (services made of a
 //! line of shell or Perl), [`verdict`] (what an error must say), [`histories`] (what two sites tell about one
-//! migration), [`gate`] (a daemon that waits at a step) and [`traces`] (what a removed service must not leave).
+//! migration) and [`gate`] (a daemon that waits at a step).
 
 mod rig;
 
 mod gate;
 mod histories;
 mod script;
-mod traces;
 mod verdict;
 
 mod images;
@@ -33,6 +32,7 @@ mod refusals;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use ums_testbed::traces;
 
 /// For what must come: generous, because the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -103,16 +103,9 @@ pub(crate) fn typed(site: &Site, args: &[&str], input: &str) -> Result<Finished>
     finish(command, input, PATIENCE)
 }
 
-/// The cgroup of a site's services, below each hierarchy's root.
-pub(crate) fn cgroup_of(site: &Site) -> Result<String> {
-    let status = site.ums(&["status"])?.success()?;
-    let short = status.text("fingerprint")?.get(..8).context("a short fingerprint")?.to_owned();
-    Ok(format!("ums-{short}"))
-}
-
 /// Processes of a service, as this machine numbers them: those in its cgroup.
 pub(crate) fn processes_of(site: &Site, service: &str) -> Result<Vec<i32>> {
-    let below = format!("{}/{service}/cgroup.procs", cgroup_of(site)?);
+    let below = format!("{}/{service}/cgroup.procs", site.cgroup()?);
     // One list, whichever hierarchy it is in.
     let roots = ["freezer", "unified", ""].map(|hierarchy| Path::new("/sys/fs/cgroup").join(hierarchy));
     let lists = roots.iter().filter_map(|root| fs::read_to_string(root.join(&below)).ok());

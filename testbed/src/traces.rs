@@ -3,21 +3,26 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use ums_testbed::lab::Lab;
-use ums_testbed::site::Site;
 
-use crate::eventually;
-use crate::rig::cgroup_of;
+use crate::lab::Lab;
+use crate::site::Site;
+
+/// What the kernel removes itself, and what a killed daemon left to its successor, takes a while on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Everything that the services of all sites of a lab have caused, one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Traces(BTreeSet<String>);
+pub struct Traces(BTreeSet<String>);
 
 impl Traces {
     /// What is there now.
-    pub(crate) fn of(lab: &Lab) -> Result<Self> {
+    pub fn of(lab: &Lab) -> Result<Self> {
         let mut lines = BTreeSet::new();
         for site in lab.sites() {
             let mut add = |kind: &str, what: &str| {
@@ -34,7 +39,7 @@ impl Traces {
             for line in ns.command("nft", &["list", "tables"], "")?.lines() {
                 add("nft", line);
             }
-            let cgroup = cgroup_of(site)?;
+            let cgroup = site.cgroup()?;
             cgroups(&cgroup).iter().for_each(|path| add("cgroup", path));
             processes(site, &cgroup).iter().for_each(|line| add("process", line));
         }
@@ -47,18 +52,20 @@ impl Traces {
     }
 
     /// Waits until nothing is there but what was there `before`: what the kernel removes itself takes a moment.
-    pub(crate) fn wait_for(lab: &Lab, before: &Self) -> Result<()> {
-        let mut now = Self::of(lab)?;
-        let gone = eventually("no traces", || {
-            now = Self::of(lab)?;
-            Ok((now == *before).then_some(()))
-        });
-        if gone.is_err() {
-            let left: Vec<_> = now.0.difference(&before.0).collect();
-            let missing: Vec<_> = before.0.difference(&now.0).collect();
-            bail!("left behind: {left:#?}; gone that was there before: {missing:#?}");
+    pub fn wait_for(lab: &Lab, before: &Self) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let now = Self::of(lab)?;
+            if now == *before {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                let left: Vec<_> = now.0.difference(&before.0).collect();
+                let missing: Vec<_> = before.0.difference(&now.0).collect();
+                bail!("left behind: {left:#?}; gone that was there before: {missing:#?}");
+            }
+            thread::sleep(POLL);
         }
-        Ok(())
     }
 }
 
