@@ -179,7 +179,7 @@ impl<'a> Course<'a> {
         self.watchdog.feed(what.clone());
         let round =
             round::run(self.lab, tenant, destination, fault, &mut self.dice).with_context(|| what.clone())?;
-        let Round { ended, met, downtime, refused, mut violations } = round;
+        let Round { ended, met, downtime, frozen, refused, mut violations } = round;
         match ended {
             Outcome::Done => self.outcomes.done += 1,
             Outcome::RolledBack => self.outcomes.rolled_back += 1,
@@ -198,7 +198,7 @@ impl<'a> Course<'a> {
             time.map_or("-".to_owned(), |time| format!("{:.0} ms", time.as_secs_f64() * 1e3))
         };
         say(&format!(
-            "{what:<60} {}{} {}, downtime {}{}",
+            "{what:<60} {}{} {}, downtime {}, frozen {}{}",
             if fault.is_some() && !met { "(not met) " } else { "" },
             serde_json::to_value(ended)
                 .ok()
@@ -206,6 +206,7 @@ impl<'a> Course<'a> {
                 .unwrap_or_default(),
             ms(Some(begin.elapsed())),
             ms(downtime),
+            ms(frozen),
             refused.map_or(String::new(), |refused| format!(", refused for {}", ms(Some(refused))))
         ));
         if violations.is_empty() && !matches!(ended, Outcome::Done | Outcome::RolledBack) {

@@ -36,6 +36,8 @@ pub(super) struct Tally {
 struct Pages {
     generation: u64,
     open: BTreeMap<u64, Page>,
+    /// When answers came in the present generation.
+    signs_of_life: Vec<Nanos>,
 }
 
 #[derive(Debug, Default)]
@@ -98,12 +100,28 @@ impl Book {
         let page = pages.open.entry(entry.generation).or_default();
         page.active = page.active.saturating_sub(1);
         page.operations.push(Operation { session, key, action, outcome, begin: entry.begin, end });
+        if outcome == Outcome::Ok {
+            pages.signs_of_life.push(end);
+        }
+    }
+
+    /// An answer came that is of no interest but for that.
+    pub(super) fn sign_of_life(&self) {
+        let now = self.now();
+        self.pages().signs_of_life.push(now);
+    }
+
+    /// Whether an answer came since then, in the present generation.
+    pub(super) fn is_alive_since(&self, moment: Instant) -> bool {
+        let moment = self.at(moment);
+        self.pages().signs_of_life.iter().rev().any(|sign| *sign > moment)
     }
 
     /// Begins a new generation; returns the old one.
     pub(super) fn turn(&self) -> u64 {
         let mut pages = self.pages();
         pages.generation += 1;
+        pages.signs_of_life.clear();
         pages.generation - 1
     }
 
@@ -118,16 +136,10 @@ impl Book {
         self.pages().open.remove(&generation).unwrap_or_default().operations
     }
 
-    /// The longest time without an acknowledged operation between two moments, so far as the generations in the book
-    /// tell. `None` if nothing was acknowledged.
+    /// The longest time without an answer between two moments of the present generation. `None` if there was none.
     pub(super) fn longest_silence(&self, from: Instant, until: Instant) -> Option<Nanos> {
         let (from, until) = (self.at(from), self.at(until));
-        let pages = self.pages();
-        let operations = pages.open.values().flat_map(|page| &page.operations);
-        let mut ends: Vec<Nanos> = operations
-            .filter(|operation| operation.outcome == Outcome::Ok)
-            .map(|operation| operation.end)
-            .collect();
+        let mut ends = self.pages().signs_of_life.clone();
         ends.sort_unstable();
         let first = ends.partition_point(|end| *end <= from).saturating_sub(1);
         let last = ends.partition_point(|end| *end < until).min(ends.len().saturating_sub(1));
@@ -179,6 +191,22 @@ mod tests {
         assert_eq!(book.tally.acknowledged.load(Ordering::Relaxed), 1);
         assert_eq!(book.tally.unknown.load(Ordering::Relaxed), 1);
         assert!(book.tear_out(0).is_empty());
+    }
+
+    #[test]
+    fn the_longest_silence_lies_between_two_answers() {
+        let book = Book::new();
+        let begin = Instant::now();
+        assert_eq!(book.longest_silence(begin, Instant::now()), None);
+        book.sign_of_life();
+        let quiet = Instant::now();
+        while quiet.elapsed() < std::time::Duration::from_millis(2) {}
+        assert!(!book.is_alive_since(quiet));
+        book.sign_of_life();
+        assert!(book.is_alive_since(quiet));
+        assert!(book.longest_silence(begin, Instant::now()) >= Some(2_000_000));
+        book.turn();
+        assert_eq!(book.longest_silence(begin, Instant::now()), None, "another generation");
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! PostgreSQL: registers are rows, collections are sets of rows. Each row of a collection is a transfer of money, made in
 //! one transaction with the change of two accounts, so that a transaction of which a part was lost or done twice shows.
 
+use std::time::Duration;
+
 use super::collection::Order;
 use super::history::{Key, Value};
-use super::session::PATIENCE;
 use super::store::{Answer, Store, Trouble};
 use crate::dial::Dialer;
 use crate::postgres::{Client, QueryError, Row};
 
+/// How long a server may take to welcome a client: one that was stopped takes connections and says nothing.
+const GREETING: Duration = Duration::from_secs(1);
 const ACCOUNTS: u64 = 8;
 const DEPOSIT: u64 = 1000;
 
@@ -20,11 +23,14 @@ const TABLES: &str = "
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct PostgresStore(Client);
+pub(super) struct PostgresStore {
+    client: Client,
+    patience: Duration,
+}
 
 impl PostgresStore {
     fn query(&mut self, text: &str) -> Answer<Vec<Row>> {
-        self.0.query(text, PATIENCE).map_err(|error| match error {
+        self.client.query(text, self.patience).map_err(|error| match error {
             QueryError::Refused { code, message } => Trouble::Refused(format!("{message} ({code})")),
             QueryError::Lost(why) => Trouble::Lost(why),
         })
@@ -41,8 +47,9 @@ impl PostgresStore {
 impl Store for PostgresStore {
     const ORDER: Order = Order::None;
 
-    fn connect(dialer: &Dialer) -> Option<Self> {
-        Client::try_once(dialer, "postgres", "", PATIENCE).map(Self)
+    fn connect(dialer: &Dialer, patience: Duration) -> Option<Self> {
+        let client = Client::try_once(dialer, "postgres", "", patience.min(GREETING))?;
+        Some(Self { client, patience })
     }
 
     fn prepare(&mut self) -> Answer<()> {

@@ -1,19 +1,23 @@
 //! Redis: registers are keys, collections are lists.
 
+use std::time::Duration;
+
 use super::collection::Order;
 use super::history::{Key, Value};
-use super::session::PATIENCE;
 use super::store::{Answer, Store, Trouble};
 use crate::dial::Dialer;
 use crate::redis::{Client, Reply, greet};
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct RedisStore(Client);
+pub(super) struct RedisStore {
+    client: Client,
+    patience: Duration,
+}
 
 impl RedisStore {
     fn call(&mut self, words: &[&[u8]]) -> Answer<Reply> {
-        match self.0.call_within(words, PATIENCE) {
+        match self.client.call_within(words, self.patience) {
             Ok(Reply::Error(error)) => Err(Trouble::Refused(error)),
             Ok(reply) => Ok(reply),
             Err(error) => Err(Trouble::Lost(error.to_string())),
@@ -24,9 +28,9 @@ impl RedisStore {
 impl Store for RedisStore {
     const ORDER: Order = Order::Kept;
 
-    fn connect(dialer: &Dialer) -> Option<Self> {
+    fn connect(dialer: &Dialer, patience: Duration) -> Option<Self> {
         let (_, stream) = dialer.try_once(0, greet)?;
-        Some(Self(Client::over(stream)))
+        Some(Self { client: Client::over(stream), patience })
     }
 
     fn prepare(&mut self) -> Answer<()> {

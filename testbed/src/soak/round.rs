@@ -32,6 +32,8 @@ pub(super) struct Round {
     pub(super) met: bool,
     /// The longest silence of the database.
     pub(super) downtime: Option<Duration>,
+    /// From freeze to resume, as the sites measured it, if the command that moved it was told.
+    pub(super) frozen: Option<Duration>,
     /// How long every offer was refused.
     pub(super) refused: Option<Duration>,
     pub(super) violations: Vec<Violation>,
@@ -51,7 +53,7 @@ pub(super) fn run(
     let source = service.site();
     let begin = Instant::now();
     let road = Road { lab, source, destination: lab.site(destination) };
-    let (mut ended, missed) = attempt(&road, tenant, fault, dice)?;
+    let (mut ended, missed, frozen) = attempt(&road, tenant, fault, dice)?;
     let mut refused = None;
     if ended == Outcome::RolledBack && (fault.is_none() || missed.is_some()) {
         // Nothing but an earlier fault can be the reason, and that must come to an end.
@@ -62,6 +64,7 @@ pub(super) fn run(
         ended,
         met: fault.is_some() && missed.is_none(),
         downtime: None,
+        frozen,
         refused,
         violations: Vec::new(),
     };
@@ -88,6 +91,12 @@ pub(super) fn run(
         let list: Vec<String> = found.iter().map(ToString::to_string).collect();
         round.violations.push(violation("double-run", tenant, list.join("; ")));
     }
+    // It runs, but do its clients know already? Until one of them does, the downtime goes on.
+    let settled = Instant::now();
+    while !tenant.book.is_alive_since(settled) {
+        ensure!(settled.elapsed() < REPAIR, "{} runs at {here}, and answers nobody", tenant.title());
+        thread::sleep(POLL);
+    }
     round.downtime = tenant.book.longest_silence(begin, Instant::now()).map(Duration::from_nanos);
     Ok(round)
 }
@@ -98,7 +107,7 @@ fn attempt(
     tenant: &Tenant<'_>,
     fault: Option<Fault>,
     dice: &mut Dice,
-) -> Result<(Outcome, Option<String>)> {
+) -> Result<(Outcome, Option<String>, Option<Duration>)> {
     let (lab, service) = (road.lab, &tenant.service);
     let before = histories::newest(lab, service.name(), REPAIR)?.map(|memory| memory.migration);
     let Attempt { outcome, missed } = match fault {
@@ -118,7 +127,8 @@ fn attempt(
         outcome.code != Some(0) || ended == Outcome::Done,
         "`ums migrate` said that it is done, the sites say {ended:?}: {outcome:?}"
     );
-    Ok((ended, missed.map(|why| format!("{why}; {}", last_words(&outcome)))))
+    let frozen = outcome.number("frozen_ms").ok().map(|ms| Duration::from_secs_f64(ms / 1e3));
+    Ok((ended, missed.map(|why| format!("{why}; {}", last_words(&outcome))), frozen))
 }
 
 /// Migrates without a fault until it is done.

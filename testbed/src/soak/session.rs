@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::book::{Book, collection, register};
 use super::dice::Dice;
-use super::history::{Action, Outcome};
+use super::history::{Action, Key, Outcome};
 use super::store::{Answer, Store, Trouble};
 use crate::dial::Dialer;
 
@@ -17,6 +17,8 @@ use crate::dial::Dialer;
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two operations of a session: the checks and the migrations need the machine as well.
 const PAUSE: Duration = Duration::from_millis(8);
+/// The same for the one that only wants to know when the database is back.
+const IMPATIENCE: Duration = Duration::from_millis(300);
 /// Between two searches for the service.
 const SEARCH: Duration = Duration::from_millis(20);
 
@@ -58,6 +60,13 @@ impl Sessions {
                 }
             })?);
         }
+        let (dialer, shared) = (dialer.clone(), Arc::clone(&sessions.shared));
+        let pulse = thread::Builder::new().name("pulse".to_owned());
+        sessions.threads.push(pulse.spawn(move || {
+            if let Err(error) = feel::<S>(&dialer, &shared) {
+                shared.complain(format!("the pulse ended: {error:#}"));
+            }
+        })?);
         Ok(sessions)
     }
 
@@ -85,7 +94,7 @@ impl Shared {
 fn run<S: Store>(dialer: &Dialer, shared: &Shared, number: u32, mut dice: Dice) -> Result<()> {
     dialer.enter()?;
     while !shared.stop.load(Ordering::Relaxed) {
-        let Some(mut store) = S::connect(dialer) else {
+        let Some(mut store) = S::connect(dialer, PATIENCE) else {
             thread::sleep(SEARCH);
             continue;
         };
@@ -97,6 +106,22 @@ fn run<S: Store>(dialer: &Dialer, shared: &Shared, number: u32, mut dice: Dice) 
                 Err(Trouble::Wrong(what)) => bail!("{what}"),
             }
         }
+    }
+    Ok(())
+}
+
+/// Reads what was never written, notes when answers come, and gives up soon where none does: its measure of a downtime
+/// has not the patience of a client in it.
+fn feel<S: Store>(dialer: &Dialer, shared: &Shared) -> Result<()> {
+    dialer.enter()?;
+    while !shared.stop.load(Ordering::Relaxed) {
+        if let Some(mut store) = S::connect(dialer, IMPATIENCE) {
+            while !shared.stop.load(Ordering::Relaxed) && store.read(Key(u64::from(u32::MAX))).is_ok() {
+                shared.book.sign_of_life();
+                thread::sleep(PAUSE);
+            }
+        }
+        thread::sleep(SEARCH);
     }
     Ok(())
 }
@@ -155,7 +180,7 @@ pub(super) fn insist<S: Store, T>(
     let end = Instant::now() + deadline;
     let mut last = "no connection".to_owned();
     loop {
-        if let Some(mut store) = S::connect(dialer) {
+        if let Some(mut store) = S::connect(dialer, PATIENCE) {
             match ask(&mut store) {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(Trouble::Wrong(what)) => return Ok(Err(what)),

@@ -1,5 +1,7 @@
 //! What a session asks of a database, whichever it is.
 
+use std::time::Duration;
+
 use super::collection::Order;
 use super::history::{Key, Value};
 use crate::dial::Dialer;
@@ -18,13 +20,14 @@ pub(super) enum Trouble {
 /// An answer.
 pub(super) type Answer<T> = Result<T, Trouble>;
 
-/// One connection to a database. It waits for no answer longer than [`PATIENCE`](super::session::PATIENCE).
+/// One connection to a database.
 pub(super) trait Store: Sized {
     /// Of the collections.
     const ORDER: Order;
 
-    /// Tries every address once; for threads that stand at the dialer's place.
-    fn connect(dialer: &Dialer) -> Option<Self>;
+    /// Tries every address once; for threads that stand at the dialer's place. No answer is awaited longer than
+    /// `patience`.
+    fn connect(dialer: &Dialer, patience: Duration) -> Option<Self>;
 
     /// Makes what the other calls need. Done once, on an empty database.
     fn prepare(&mut self) -> Answer<()>;
