@@ -47,7 +47,8 @@ impl<S: SiteAdapter> Core<S> {
                 }
                 Action::Tell { epoch, word } => tells.push((epoch, word)),
                 Action::Report { epoch, alarm } => self.raise(lane, migration, epoch, alarm).await,
-                Action::Freeze => self.freeze(lane).await?,
+                Action::Freeze => self.freeze(lane, &[CopyState::Frozen, CopyState::Gone]).await?,
+                Action::Bury => self.freeze(lane, &[CopyState::Gone]).await?,
                 Action::Thaw => self.thaw(lane).await?,
                 Action::Open => self.open(lane).await?,
                 Action::Discard => {
@@ -143,24 +144,22 @@ impl<S: SiteAdapter> Core<S> {
         self.within(self.config.deadlines.act, &doing, self.site.open(service, standing.epoch())).await
     }
 
-    /// A copy that must stand still and does is fine; one that runs is stopped, and looked at again.
-    async fn freeze(&self, lane: &Lane) -> Result<(), WireError> {
+    /// Takes the right to run or to start the copy here from its nest, also where it stands still or is dead: what its
+    /// nest may do is written in the nest's own record, of which a look at the copy says nothing. Ok = it is taken, and
+    /// afterwards the copy was in one of `wanted`.
+    async fn freeze(&self, lane: &Lane, wanted: &[CopyState]) -> Result<(), WireError> {
         let (service, epoch) = (lane.service(), lane.standing().epoch());
-        let stands_still = |state| matches!(state, CopyState::Frozen | CopyState::Gone);
-        if stands_still(self.look(service).await.copy) {
+        if self.look(service).await.copy == CopyState::Running {
+            tracing::error!(%service, %epoch, "a copy runs without the right to: it is stopped");
+        }
+        let doing = format!("take the right to run from the copy of {service}");
+        self.within(self.config.deadlines.act, &doing, self.site.freeze(service, epoch)).await?;
+        let state = self.look(service).await.copy;
+        if wanted.contains(&state) {
             return Ok(());
         }
-        tracing::error!(%service, %epoch, "a copy runs without the right to: it is stopped");
-        let doing = format!("stop the copy of {service}, which must not run here");
-        self.within(self.config.deadlines.act, &doing, self.site.freeze(service, epoch)).await?;
-        match self.look(service).await.copy {
-            state if stands_still(state) => Ok(()),
-            state => {
-                let message = format!("the copy of service {service} must not run here, but it is {state}");
-                Err(WireError::new(ErrorCode::Stuck, message)
-                    .with_hint(format!("end it: ums stop {service}")))
-            }
-        }
+        let message = format!("the copy of service {service} must not run here, but it is {state}");
+        Err(WireError::new(ErrorCode::Stuck, message).with_hint(format!("ums status {service}")))
     }
 
     async fn raise(&self, lane: &mut Lane, migration: Option<MigrationId>, epoch: Epoch, alarm: Alarm) {

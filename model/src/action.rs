@@ -18,8 +18,11 @@ pub enum Action {
         /// The record.
         record: Record,
     },
-    /// Freeze the copy here, and read back that it is frozen.
+    /// Take from the nest the right to run the copy here, durably, freeze it, and read back that it is frozen.
     Freeze,
+    /// Have it made certain that the dead copy here is never started again: not by its restart policy, by a nest that
+    /// starts, or by a host that boots. Not done if it turns out that the copy lives.
+    Bury,
     /// Let the copy here run: thaw its cgroup and resume what was stopped in it.
     Thaw,
     /// Lift the fence: let the copy here speak and be spoken to.

@@ -20,6 +20,9 @@
 //! `Refused` and `Aborted` only a *newer* epoch leads on: an offer, or a tombstone for an offer that is still on its
 //! way.
 //!
+//! The proof that a tree is gone stays one, because its nest starts nothing before the fence may open: see
+//! [`crate::nest`].
+//!
 //! Two sharp edges: from `Held` on there is **no lease**, the tree neither runs nor is discarded without a word of the
 //! source; and `Running` is **final**. A granted copy whose tree is gone may have written to something outside of the
 //! service that is mounted writable: then REFUSED would be a lie, and the state is `Stuck` until an operator decides.

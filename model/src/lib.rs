@@ -5,8 +5,8 @@
 //! 1. [`names`]: the newtypes that everything else is made of;
 //! 2. [`spec`]: what a service is, the same at every site;
 //! 3. [`phase`], [`event`], [`report`], [`error`]: what a migration says about itself;
-//! 4. [`facts`], [`action`], [`source`], [`destination`], [`standing`]: who may run a service, as pure state machines.
-//!    This is the safety core;
+//! 4. [`facts`], [`action`], [`source`], [`destination`], [`standing`], [`nest`]: who may run a service, as pure state
+//!    machines. This is the safety core;
 //! 5. [`message`]: what two Coordinators say to each other;
 //! 6. [`plan`]: whether a service can move, and what it will cost.
 //!
@@ -29,6 +29,7 @@ pub mod action;
 pub mod destination;
 pub mod facts;
 mod illegal;
+pub mod nest;
 pub mod source;
 pub mod standing;
 

@@ -25,6 +25,10 @@
 //! its thaw. From every state a newer decision of the other site leads to `Superseded`. An operator's word
 //! (`Resolved`) leads out of the states that wait.
 //!
+//! `OwnCopyDead` is only ever written behind [`Action::Bury`](crate::action::Action::Bury): the nest may have been about to
+//! thaw the copy or to start it again, and another nest would read so in its record and do it, after this site has said
+//! that nothing of the service is left here. What the record allows is the matter of [`crate::nest`].
+//!
 //! Who may run, and what each failure of a phase leads to:
 //!
 //! | phase | state here | failure | leads to | who runs |

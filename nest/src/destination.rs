@@ -16,6 +16,7 @@ use ums_frontman::fence;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
 use ums_model::names::Epoch;
+use ums_model::nest::{Right, Step, Wish};
 use ums_transfer::archive::{ArchiveEvent, ArchiveReader, Limits};
 use ums_transfer::frame::{Channel, FrameReader};
 
@@ -24,7 +25,6 @@ use crate::layout::{images as images_dir, proxy_path, proxy_socket};
 use crate::mounts::adopt_namespaces;
 use crate::parcel::{Item, Tree};
 use crate::protocol::RestoredCopy;
-use crate::right::{Record, Right};
 use crate::runc::Restore;
 use crate::server::{Nest, failure};
 use crate::source::new_images;
@@ -37,7 +37,6 @@ const FREEZE_DEADLINE: Duration = Duration::from_secs(2);
 /// A restore that waits for its images: runc has prepared the container, CRIU is started, our proxy holds its request.
 pub(crate) struct Armed {
     epoch: Epoch,
-    tasks: u32,
     proxy: ArmedRestore,
     runc: Restore,
     memory: Tmpfs,
@@ -51,9 +50,7 @@ impl Nest {
         epoch: Epoch,
         requirements: &RestoreRequirements,
     ) -> Result<(), WireError> {
-        self.require_epoch(epoch)?;
-        self.require("prepare a restore of", &[Right::Prepared])?;
-        self.record_right(epoch, Right::Prepared, requirements.tasks)?;
+        self.grant(epoch, Wish::Arm { tasks: requirements.tasks })?;
         let armed = match self.try_arm(epoch, requirements).await {
             Ok(armed) => armed,
             Err(error) => {
@@ -94,7 +91,7 @@ impl Nest {
             )),
         };
         match proxy {
-            Ok(proxy) => Ok(Armed { epoch, tasks: requirements.tasks, proxy, runc, memory }),
+            Ok(proxy) => Ok(Armed { epoch, proxy, runc, memory }),
             Err(error) => {
                 runc.end().await;
                 Err(error)
@@ -121,14 +118,13 @@ impl Nest {
         frames: &mut FrameReader<R>,
     ) -> Result<RestoredCopy, WireError> {
         let _life = self.life.lock().await;
-        self.require_epoch(epoch)?;
-        self.require("restore", &[Right::Prepared])?;
+        self.decide(epoch, Wish::Restore)?;
         let armed = self.armed.lock().await.take().filter(|armed| armed.epoch == epoch).ok_or_else(|| {
             WireError::new(ErrorCode::RestoreFailed, format!("nothing is prepared for epoch {epoch}"))
         })?;
-        let Armed { tasks, proxy, mut runc, memory, .. } = armed;
+        let Armed { proxy, mut runc, memory, .. } = armed;
         let restored = async {
-            self.record_right(epoch, Right::Restoring, tasks)?;
+            self.grant(epoch, Wish::Restore)?;
             self.try_restore(epoch, proxy, &mut runc, memory, frames).await
         };
         match restored.await {
@@ -147,15 +143,12 @@ impl Nest {
         if let Some(result) = self.restored.wait(epoch).await {
             return result;
         }
-        match self.record() {
-            Record { epoch: of, right: Right::Held, tasks, .. } if of == epoch => {
-                Ok(RestoredCopy { tasks, restore_ms: 0.0 })
-            }
-            Record { right, .. } => {
-                let message = format!("no restore in epoch {epoch} is under way; the copy is {right:?}");
-                Err(WireError::new(ErrorCode::RestoreFailed, message.to_lowercase()))
-            }
+        let record = self.record();
+        if record.epoch() == epoch && record.right() == Right::Held {
+            return Ok(RestoredCopy { tasks: record.tasks(), restore_ms: 0.0 });
         }
+        let message = format!("no restore in epoch {epoch} is under way; the copy is {record}");
+        Err(WireError::new(ErrorCode::RestoreFailed, message))
     }
 
     async fn try_restore<R: AsyncRead + Unpin>(
@@ -202,7 +195,7 @@ impl Nest {
                 format!("the restored copy is not whole: {restored} tasks restored, {tasks} frozen");
             return Err(WireError::new(ErrorCode::RestoreFailed, message));
         }
-        self.record_right(epoch, Right::Held, tasks)?;
+        self.note(Step::HeldReached { tasks }.at(epoch))?;
         // With its zombies, as the dump was counted; they are in no cgroup.
         Ok(RestoredCopy { tasks: restored, restore_ms: complete.elapsed().as_secs_f64() * 1e3 })
     }
@@ -224,41 +217,36 @@ impl Nest {
 
     /// After GRANTED(E): thaws. Ok = every task is thawed; the fence stays closed. Safe to repeat.
     pub(crate) async fn resume(&self, epoch: Epoch) -> Result<(), WireError> {
-        self.require_same_epoch("resume", epoch)?;
-        let record = self.require("resume", &[Right::Held, Right::Run])?;
-        let tasks = self.cgroup.procs().map_err(|error| failure(ErrorCode::Internal, &error))?.len();
-        if record.right == Right::Held && tasks < record.tasks as usize {
-            let message = format!("{tasks} of {} held tasks are left: the copy is dead", record.tasks);
-            return Err(WireError::new(ErrorCode::Lost, message));
-        }
-        if record.right == Right::Held {
-            self.record_all(Record { right: Right::Run, fenced: true, ..record })?;
+        let was_held = self.record().right() == Right::Held;
+        let deed = self.grant(epoch, Wish::Resume)?;
+        if was_held {
             self.set_since(crate::keeper::unix_ms());
         }
-        self.let_run().map_err(|error| failure(ErrorCode::Internal, &error))
+        self.act(deed).await
     }
 
     /// After RUNNING(E): opens the fence. Safe to repeat.
     pub(crate) async fn open(&self, epoch: Epoch) -> Result<(), WireError> {
-        self.require_same_epoch("open the fence of", epoch)?;
-        let record = self.require("open the fence of", &[Right::Run])?;
+        let decision = self.decide(epoch, Wish::Open)?;
         // Whoever asks knows that it is allowed: a full disk only means that the next nest has to be asked again.
-        if record.fenced
-            && let Err(error) = self.record_all(Record { fenced: false, ..record })
+        if let Some(event) = decision.record
+            && let Err(error) = self.note(event)
         {
             tracing::warn!(error = %error.message, "cannot record that the fence is open");
         }
-        fence::open().await.map_err(|error| failure(ErrorCode::Internal, &error))
+        self.act(decision.deed).await
     }
 
     /// Ends whatever exists of the copy. Ok = no process of it is left, and none ever ran. Safe to repeat.
     pub(crate) async fn discard(&self, epoch: Epoch) -> Result<(), WireError> {
-        self.require_epoch(epoch)?;
-        let rights = [Right::Prepared, Right::Restoring, Right::Held, Right::Discarded];
-        let before = self.require("discard", &rights)?;
-        self.record_right(epoch, Right::Discarded, 0)?;
+        let deed = self.grant(epoch, Wish::Discard)?;
+        self.act(deed).await
+    }
+
+    /// Ends every task of a copy, and drops what a dump or a restore has left. Ok = none is left.
+    pub(crate) async fn end(&self) -> Result<(), WireError> {
         self.disarm().await;
-        if before.right == Right::Restoring {
+        if self.cgroup.procs().is_ok_and(|procs| !procs.is_empty()) {
             // Where a CRIU still has tasks in its hands, none of them shall run when it dies first. If they cannot be
             // stopped they die one by one, behind the fence.
             let _ = self.cgroup.freeze_async(FREEZE_DEADLINE).await;

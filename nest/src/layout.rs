@@ -26,7 +26,7 @@ impl NestDir {
         self.0.join("recipe.json")
     }
 
-    /// The nest's durable record ([`crate::right::Record`]).
+    /// The nest's durable record ([`ums_model::nest::Record`]).
     pub fn right(&self) -> PathBuf {
         self.0.join("right.json")
     }

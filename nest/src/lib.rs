@@ -9,7 +9,8 @@
 //! Read in this order:
 //! 1. [`recipe`]: what a nest must know to build its service here; [`layout`]: where everything is;
 //! 2. [`protocol`] and [`client`]: what a site asks a nest (the Migration Interface);
-//! 3. [`keeper`]: the life line; [`right`]: the durable record of what the nest may do;
+//! 3. [`keeper`]: the life line; [`right`]: the durable record of what the nest may
+//!    do, by the rules of [`ums_model::nest`];
 //! 4. [`server`]: one request per connection, dispatched to `lifecycle` (start, stop, signals), `source` (freeze
 //!    and dump), `destination` (arm, restore, resume) and [`exec`];
 //! 5. `mounts`, `bundle`, `runc`: how a container comes to be.

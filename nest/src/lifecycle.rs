@@ -8,13 +8,13 @@ use ums_engine::criu::restore::unmount_below;
 use ums_engine::images;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
+use ums_model::nest::{Decision, Deed, Event, Refusal, Seen, Wish};
 
 use crate::bundle::{self, Namespaces, User};
 use crate::keeper::{Exit, recorded_service, unix_ms};
-use crate::layout::{exit as exit_path, merged, runc_root, shm};
+use crate::layout::{exit as exit_path, images as images_dir, merged, runc_root, shm};
 use crate::mounts::{mount_all, provide_namespaces};
 use crate::protocol::NestStatus;
-use crate::right::{Record, Right};
 use crate::server::{Nest, failure};
 use crate::state::{read_json, write_json};
 
@@ -30,7 +30,7 @@ const MAX_GRACE: Duration = Duration::from_secs(24 * 3600);
 impl Nest {
     /// Builds what is missing of the place.
     pub(crate) async fn wire(&self) -> Result<(), WireError> {
-        let inner = provide_namespaces(&self.recipe, self.record().right)
+        let inner = provide_namespaces(&self.recipe, self.record().right())
             .map_err(|error| failure(ErrorCode::Internal, &error))?;
         let built = ums_frontman::place::build(&self.recipe.place, inner).await;
         built.map_err(|error| failure(ErrorCode::Internal, &error))
@@ -49,16 +49,15 @@ impl Nest {
 
     /// Starts the service from its image. Ok = its process was started. Err = no process of it is left.
     pub(crate) async fn start(&self) -> Result<(), WireError> {
-        if self.is_alive() {
+        if self.grant(self.record().epoch(), Wish::Start)? == Deed::Nothing {
             return Ok(());
         }
-        let record = self.require("start", &[Right::Run])?;
         self.reaped().await;
         let before = self.exit();
         for path in [exit_path(), self.dir.exit()] {
             let _ = std::fs::remove_file(path);
         }
-        if let Err(error) = self.create_and_start(record).await {
+        if let Err(error) = self.create_and_start().await {
             let _ = self.runc.delete().await;
             // It is still the service that ended before: its restart policy looks at how.
             if let Some(exit) = before {
@@ -72,15 +71,13 @@ impl Nest {
         Ok(())
     }
 
-    async fn create_and_start(&self, record: Record) -> Result<(), WireError> {
+    async fn create_and_start(&self) -> Result<(), WireError> {
         let internal = |error: &dyn std::error::Error| failure(ErrorCode::Internal, error);
         self.runc.delete().await.map_err(|error| internal(&error))?;
         // Shared memory belongs to a run, not to the files of a service.
         images::unmount(&shm()).map_err(|error| internal(&error))?;
         self.prepare_container(Namespaces::Given)?;
-        if !record.fenced {
-            ums_frontman::fence::open().await.map_err(|error| internal(&error))?;
-        }
+        ums_frontman::fence::open().await.map_err(|error| internal(&error))?;
         let hint =
             "look at the command and the image: `ums exec` needs a running service, `ums logs` shows output";
         let refused = |error| failure(ErrorCode::BadRequest, &error).with_hint(hint);
@@ -91,7 +88,7 @@ impl Nest {
     /// Sends a signal to the service's first process. Not to a copy that is frozen: it would hear it much later,
     /// somewhere else, or never.
     pub(crate) fn signal(&self, signal: i32) -> Result<(), WireError> {
-        self.require("signal", &[Right::Run])?;
+        self.require_right("signal")?;
         let pid = self.service_pid().ok_or_else(|| {
             WireError::new(
                 ErrorCode::ServiceNotFound,
@@ -187,52 +184,64 @@ impl Nest {
         self.service_pid().is_some()
     }
 
-    /// Err unless the record grants one of `allowed`.
-    pub(crate) fn require(&self, action: &str, allowed: &[Right]) -> Result<Record, WireError> {
-        let record = self.record();
-        if allowed.contains(&record.right) {
-            return Ok(record);
-        }
-        let name = &self.recipe.spec.name;
-        let message = format!(
-            "cannot {action} service {name}: its copy here is {:?} in epoch {}",
-            record.right, record.epoch
-        );
-        Err(WireError::new(ErrorCode::Refused, message.to_lowercase())
-            .with_hint(format!("ums status {name}")))
+    /// What is seen of the copy by which the record decides.
+    fn seen(&self) -> Seen {
+        let tasks = self.cgroup.procs().map_or(0, |procs| procs.len());
+        Seen { alive: self.is_alive(), tasks: u32::try_from(tasks).unwrap_or(u32::MAX) }
     }
 
-    /// Err if `epoch` is older than one that was seen.
-    pub(crate) fn require_epoch(&self, epoch: Epoch) -> Result<(), WireError> {
-        let seen = self.record().epoch;
-        if epoch >= seen {
-            return Ok(());
-        }
-        let message = format!("epoch {epoch} is over: this nest has seen epoch {seen}");
-        Err(WireError::new(ErrorCode::Refused, message))
+    /// What the record says about a wish. Nothing has happened yet.
+    pub(crate) fn decide(&self, epoch: Epoch, wish: Wish) -> Result<Decision, WireError> {
+        self.record().decide(epoch, wish, self.seen()).map_err(|refusal| self.refused(&wish, &refusal))
     }
 
-    /// Err unless `epoch` is the one of the record.
-    pub(crate) fn require_same_epoch(&self, action: &str, epoch: Epoch) -> Result<(), WireError> {
-        let record = self.record();
-        if record.epoch == epoch {
-            return Ok(());
-        }
-        let message = format!(
-            "cannot {action} service {} in epoch {epoch}: its copy here is of epoch {}",
-            self.recipe.spec.name, record.epoch
-        );
-        Err(WireError::new(ErrorCode::Refused, message))
+    /// As [`Self::decide`]. Ok = the record that the deed needs is durable, and the deed may follow.
+    pub(crate) fn grant(&self, epoch: Epoch, wish: Wish) -> Result<Deed, WireError> {
+        let Decision { record, deed } = self.decide(epoch, wish)?;
+        record.map_or(Ok(()), |event| self.note(event))?;
+        Ok(deed)
     }
 
-    /// Records durably what may be done from now on.
-    pub(crate) fn record_right(&self, epoch: Epoch, right: Right, tasks: u32) -> Result<(), WireError> {
-        self.record_all(Record::new(epoch, right, tasks))
-    }
-
-    pub(crate) fn record_all(&self, record: Record) -> Result<(), WireError> {
-        record.write(&self.dir.right()).map_err(|error| failure(ErrorCode::Internal, &error))?;
+    /// Records durably what happens. Err = the record is as before.
+    pub(crate) fn note(&self, event: Event) -> Result<(), WireError> {
+        let record = self.record().apply(event).map_err(|error| failure(ErrorCode::Refused, &error))?;
+        crate::right::write(&self.dir.right(), &record)
+            .map_err(|error| failure(ErrorCode::Internal, &error))?;
         self.set_record(record);
         Ok(())
+    }
+
+    /// Does what a record has granted. Safe to repeat.
+    pub(crate) async fn act(&self, deed: Deed) -> Result<(), WireError> {
+        let internal = |error: &dyn std::error::Error| failure(ErrorCode::Internal, error);
+        match deed {
+            // These take more than the record: whoever asked for them has it.
+            Deed::Nothing | Deed::Start | Deed::Dump | Deed::Arm | Deed::Restore => Ok(()),
+            Deed::LetRun => self.run_as_recorded().await,
+            Deed::StandStill => self.stand_still().await,
+            Deed::Resume => self.let_run().map_err(|error| internal(&error)),
+            Deed::Open => ums_frontman::fence::open().await.map_err(|error| internal(&error)),
+            Deed::Disarm => {
+                self.kill_all().await?;
+                images::unmount(&images_dir()).map_err(|error| internal(&error))
+            }
+            Deed::End => self.end().await,
+        }
+    }
+
+    /// Err unless the copy may run.
+    pub(crate) fn require_right(&self, action: &str) -> Result<(), WireError> {
+        let record = self.record();
+        if record.may_run() { Ok(()) } else { Err(self.refused(&action, &Refusal::Unfit { record })) }
+    }
+
+    fn refused(&self, action: &dyn std::fmt::Display, refusal: &Refusal) -> WireError {
+        let name = &self.recipe.spec.name;
+        let code = match refusal {
+            Refusal::Dead { .. } => ErrorCode::Lost,
+            Refusal::Rule(_) | Refusal::Unfit { .. } => ErrorCode::Refused,
+        };
+        WireError::new(code, format!("cannot {action} service {name}: {refusal}"))
+            .with_hint(format!("ums status {name}"))
     }
 }

@@ -11,10 +11,10 @@ use rustix::mount::{MountFlags, mount};
 use ums_engine::cgroup::Layout;
 use ums_engine::userns;
 use ums_frontman::place::{Inner, inner_namespace};
+use ums_model::nest::Right;
 
 use crate::layout::{NestDir, cgroups, etc, lower, merged, shm, site_mount, user_namespace, volume};
 use crate::recipe::Recipe;
-use crate::right::Right;
 
 /// A file system of the service could not be made.
 #[derive(Debug, thiserror::Error)]

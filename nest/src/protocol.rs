@@ -91,7 +91,7 @@ pub enum Reply {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NestStatus {
     /// Its record.
-    pub record: crate::right::Record,
+    pub record: ums_model::nest::Record,
     /// Pids of the service in the keeper's pid namespace; empty if it does not run.
     pub tasks: u32,
     /// Whether its cgroup reads back frozen.

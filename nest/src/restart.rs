@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use ums_model::spec::RestartPolicy;
 
-use crate::right::Right;
 use crate::server::Nest;
 
 /// How often the nest looks. A service that crashes costs this much extra time at most.
@@ -45,9 +44,9 @@ pub(crate) async fn watch(nest: Arc<Nest>) {
     }
 }
 
-/// The exit code of a service that ended by itself and has the right to run; `None` otherwise.
+/// The exit code of a service that ended by itself and may be started; `None` otherwise.
 fn ended(nest: &Nest) -> Option<i32> {
-    if nest.record().right != Right::Run || nest.is_stopped() || nest.is_alive() {
+    if !nest.record().may_start() || nest.is_stopped() || nest.is_alive() {
         return None;
     }
     nest.exit().map(|exit| exit.code)

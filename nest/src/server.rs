@@ -12,21 +12,21 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use ums_engine::cgroup::Cgroup;
 use ums_engine::criu::version::warm_up;
-use ums_engine::images;
 use ums_engine::tools::{Tool, locate};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
+use ums_model::nest::{Decision, Record, Right};
 use ums_transfer::frame::{Conversation, FrameError};
 
 use crate::client::local_deadlines;
 use crate::destination::Armed;
 use crate::exec;
-use crate::layout::{NestDir, images as images_dir};
+use crate::layout::NestDir;
 use crate::outcome::Outcome;
 use crate::protocol::{DumpedCopy, Reply, Request, RestoredCopy};
 use crate::recipe::Recipe;
-use crate::right::{Record, Right};
 use crate::runc::Runc;
+use crate::source::wait_for_orphans;
 
 pub(crate) use ums_model::error::chain;
 
@@ -83,13 +83,14 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     let dir = NestDir::new(dir);
     let recipe = Recipe::read(&dir.recipe()).map_err(|error| internal(&error))?;
     // Without a record there is no right: the site writes one before it starts a keeper.
-    let record = Record::read(&dir.right()).map_err(|error| internal(&error))?.ok_or_else(|| {
+    let record = crate::right::read(&dir.right()).map_err(|error| internal(&error))?.ok_or_else(|| {
         let message = format!("there is no record of what the copy in {} may do", dir.path().display());
         WireError::new(ErrorCode::Internal, message)
     })?;
     let find = |tool| locate(tool).map_err(|error| failure(ErrorCode::CriuMissing, &error));
     let tools = Tools { criu: find(Tool::Criu)?, runc: find(Tool::Runc)? };
-    let inner = crate::mounts::provide_namespaces(&recipe, record.right).map_err(|error| internal(&error))?;
+    let inner =
+        crate::mounts::provide_namespaces(&recipe, record.right()).map_err(|error| internal(&error))?;
     if let Err(error) = ums_frontman::place::build(&recipe.place, inner).await {
         // A service that runs goes on without its uplink until the site plugs it in again.
         if crate::keeper::recorded_service().is_none() {
@@ -155,22 +156,13 @@ impl Nest {
     async fn settle(&self) -> Result<(), WireError> {
         exec::end_leftovers();
         let record = self.record();
-        match record.right {
-            // Nobody can have committed to a dump that was not complete.
-            Right::Dumping => self.undo_dump(record.epoch).await,
-            // A fresh nest has nothing to end; after a predecessor its runc and proxy may still be there.
-            Right::Prepared => {
-                self.kill_all().await?;
-                images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Internal, &error))
-            }
-            // The restore's proxy saw the predecessor die and may have gone on to frozen; it was never HELD.
-            Right::Restoring | Right::Discarded => self.discard(record.epoch).await,
-            // The record comes before the deed, so the deed may be missing.
-            Right::Run => self.run_as_recorded(record).await,
-            // So may be the freeze; after a dump or a restore it is not.
-            Right::Dumped => self.stand_still().await,
-            Right::Held => Ok(()),
+        if record.right() == Right::Dumping {
+            // Nothing is done to a service that a CRIU still has in its hands.
+            wait_for_orphans().await?;
         }
+        let Decision { record, deed } = record.settle();
+        record.map_or(Ok(()), |event| self.note(event))?;
+        self.act(deed).await
     }
 
     async fn answer(self: Arc<Self>, stream: UnixStream) {
@@ -199,7 +191,7 @@ impl Nest {
             Request::Exec(request) => {
                 // Before the look at the right: a dump that begins waits for this session, or this session for it.
                 let _session = self.gate.read().await;
-                if let Err(error) = self.require("run a command in", &[Right::Run]) {
+                if let Err(error) = self.require_right("run a command in") {
                     return conversation.send(&exec::ExecReply::Failed(error)).await;
                 }
                 let end = self.memory().sessions.clone();
@@ -254,8 +246,8 @@ impl Nest {
         let _life = self.life.lock().await;
         done(match request {
             Request::Start => self.start().await,
-            Request::Stop { grace_ms } => match self.require("stop", &[Right::Run]) {
-                Ok(_) => self.stop(Duration::from_millis(grace_ms)).await,
+            Request::Stop { grace_ms } => match self.require_right("stop") {
+                Ok(()) => self.stop(Duration::from_millis(grace_ms)).await,
                 Err(error) => Err(error),
             },
             Request::Freeze { epoch } => self.freeze(epoch).await,

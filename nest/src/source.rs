@@ -13,6 +13,7 @@ use ums_engine::userns::IdRange;
 use ums_frontman::fence;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
+use ums_model::nest::{Right, Step, Wish};
 use ums_transfer::archive::{ArchiveError, ArchiveWriter, Limits};
 use ums_transfer::frame::FrameWriter;
 
@@ -20,7 +21,6 @@ use crate::bundle::{external_mounts, host_files};
 use crate::layout::{images as images_dir, merged};
 use crate::parcel::{Item, Tree};
 use crate::protocol::DumpedCopy;
-use crate::right::{Record, Right};
 use crate::server::{Nest, failure};
 
 /// How much of a file is read at once, in bytes: one data frame.
@@ -49,15 +49,14 @@ impl Nest {
         frames: &mut FrameWriter<W>,
     ) -> Result<DumpedCopy, WireError> {
         let _life = self.life.lock().await;
-        self.require_epoch(epoch)?;
-        self.require("dump", &[Right::Run])?;
+        self.decide(epoch, Wish::Dump)?;
         if !self.is_alive() {
             let message =
                 format!("service {} does not run, so there is nothing to move", self.recipe.spec.name);
             return Err(WireError::new(ErrorCode::ServiceNotFound, message));
         }
         let _no_sessions = self.end_sessions().await?;
-        self.record_right(epoch, Right::Dumping, 0)?;
+        self.grant(epoch, Wish::Dump)?;
         let mut archive = ArchiveWriter::new(frames, Limits::default());
         match self.write_dump(epoch, &mut archive).await {
             Ok(dumped) => match archive.finish().await {
@@ -135,21 +134,19 @@ impl Nest {
         }
         // Zombies are in the images, but not in the cgroup, in which the copy is counted from now on.
         let alive = self.cgroup.procs().map_err(|error| failure(ErrorCode::DumpFailed, &error))?.len();
-        self.record_right(epoch, Right::Dumped, u32::try_from(alive).unwrap_or(u32::MAX))?;
+        let complete = Step::DumpComplete { tasks: u32::try_from(alive).unwrap_or(u32::MAX) };
+        self.note(complete.at(epoch))?;
         Ok(DumpedCopy { tasks, dump_ms, frozen_at_boot_ms, memory_bytes, file_bytes })
     }
 }
 
 impl Nest {
-    /// Stops a copy that turned out to have no right to run, without a dump: fence closed, cgroup frozen. Ok = no task of
-    /// it runs, also after a restart of the nest, until it is thawed or released. Safe to repeat.
+    /// Stops a copy that turned out to have no right to run, without a dump: fence closed, cgroup frozen. One that is dead
+    /// is given up. Ok = no task of it runs and none is started, also after a restart of the nest, until it is thawed or
+    /// released. Safe to repeat.
     pub(crate) async fn freeze(&self, epoch: Epoch) -> Result<(), WireError> {
-        self.require_epoch(epoch)?;
-        let record = self.require("freeze", &[Right::Run, Right::Dumping, Right::Dumped])?;
-        let tasks = self.cgroup.procs().map_or(record.tasks as usize, |procs| procs.len());
-        // The record first: a nest that dies right after it freezes when it starts again.
-        self.record_right(epoch, Right::Dumped, u32::try_from(tasks).unwrap_or(u32::MAX))?;
-        self.stand_still().await
+        let deed = self.grant(epoch, Wish::Freeze)?;
+        self.act(deed).await
     }
 
     /// Gives a copy that may not run what it needs for that. Safe to repeat.
@@ -168,8 +165,7 @@ impl Nest {
     /// Source, before commit or after revocation: lets the original run again. Ok = it runs, fence open. Safe to
     /// repeat.
     pub(crate) async fn thaw(&self, epoch: Epoch) -> Result<(), WireError> {
-        self.require_epoch(epoch)?;
-        self.require("thaw", &[Right::Run, Right::Dumping, Right::Dumped])?;
+        self.decide(epoch, Wish::Thaw)?;
         self.undo_dump(epoch).await
     }
 
@@ -179,15 +175,15 @@ impl Nest {
         wait_for_orphans().await?;
         // The record first: a nest that dies right after it does the rest when it starts again; the other way round a
         // running copy would be taken for a frozen one.
-        self.record_right(epoch, Right::Run, 0)?;
-        self.run_as_recorded(self.record()).await
+        let deed = self.grant(epoch, Wish::Thaw)?;
+        self.act(deed).await
     }
 
     /// Gives a copy that may run what it needs for it. Goes on after errors and returns the first. Safe to repeat.
-    pub(crate) async fn run_as_recorded(&self, record: Record) -> Result<(), WireError> {
+    pub(crate) async fn run_as_recorded(&self) -> Result<(), WireError> {
         let stuck = |error: &dyn std::error::Error| failure(ErrorCode::Stuck, error);
         let thawed = self.let_run().map_err(|error| stuck(&error));
-        let opened = match record.fenced {
+        let opened = match self.record().is_fenced() {
             false => fence::open().await.map_err(|error| stuck(&error)),
             true => Ok(()),
         };
@@ -200,24 +196,25 @@ impl Nest {
         if let Some(result) = self.dumped.wait(epoch).await {
             return result;
         }
-        match self.record() {
-            Record { epoch: of, right: Right::Dumped, tasks, .. } if of == epoch => {
-                Ok(DumpedCopy { tasks, dump_ms: 0.0, frozen_at_boot_ms: 0.0, memory_bytes: 0, file_bytes: 0 })
-            }
-            Record { right, .. } => {
-                let message = format!("no dump in epoch {epoch} is under way; the copy is {right:?}");
-                Err(WireError::new(ErrorCode::DumpFailed, message.to_lowercase()))
-            }
+        let record = self.record();
+        if record.epoch() == epoch && record.right() == Right::Dumped {
+            let tasks = record.tasks();
+            return Ok(DumpedCopy {
+                tasks,
+                dump_ms: 0.0,
+                frozen_at_boot_ms: 0.0,
+                memory_bytes: 0,
+                file_bytes: 0,
+            });
         }
+        let message = format!("no dump in epoch {epoch} is under way; the copy is {record}");
+        Err(WireError::new(ErrorCode::DumpFailed, message))
     }
 
     /// Source, after RUNNING(E): ends the frozen original. Ok = no process of it is left. Safe to repeat.
     pub(crate) async fn release(&self, epoch: Epoch) -> Result<(), WireError> {
-        self.require_same_epoch("release", epoch)?;
-        self.require("release", &[Right::Dumped, Right::Discarded])?;
-        let tasks = self.record().tasks;
-        self.record_right(epoch, Right::Discarded, tasks)?;
-        self.kill_all().await
+        let deed = self.grant(epoch, Wish::Release)?;
+        self.act(deed).await
     }
 }
 
@@ -244,7 +241,7 @@ fn images_limit() -> u64 {
 
 /// A CRIU that a nest's predecessor started must have let go of the service before anything is done to it. It sees
 /// that nobody answers it any more and ends by itself; killing it could leave its parasite in the service.
-async fn wait_for_orphans() -> Result<(), WireError> {
+pub(crate) async fn wait_for_orphans() -> Result<(), WireError> {
     let deadline = tokio::time::Instant::now() + ORPHAN_DEADLINE;
     while let Some(pid) = running_criu() {
         if tokio::time::Instant::now() >= deadline {

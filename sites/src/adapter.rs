@@ -137,7 +137,7 @@ pub trait SiteAdapter: Send + Sync + 'static {
     ) -> impl Future<Output = SiteResult<ServiceStatus>> + Send;
     /// Sends a signal to the service's first process.
     fn signal(&self, name: &ServiceName, signal: i32) -> impl Future<Output = SiteResult<()>> + Send;
-    /// Starts a stopped service again.
+    /// Starts a stopped service again. Asked only where the journal says that the service is at home here.
     fn start(&self, name: &ServiceName) -> impl Future<Output = SiteResult<ServiceStatus>> + Send;
     /// Removes a stopped service (or a running one with `force`) with its files; volumes stay.
     fn remove(&self, name: &ServiceName, force: bool) -> impl Future<Output = SiteResult<()>> + Send;
@@ -179,8 +179,9 @@ pub trait SiteAdapter: Send + Sync + 'static {
     ) -> impl Future<Output = SiteResult<RestoreRequirements>> + Send;
     /// Source: stop the service and dump it. Fence closes first.
     fn dump(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<Dump>> + Send;
-    /// A copy that turned out to have no right to run: stop it where it is, fence closed. Ok = no task of it runs, and
-    /// it stays so until `thaw` or `release` of this epoch, whoever restarts what. Also Ok if it is frozen already.
+    /// A copy that has no right to run (any more): stop it where it is, fence closed. Ok = no task of it runs and none is
+    /// started, also by a nest, a host or an orchestrator that starts again, until `thaw` or `release`. Also Ok if it is
+    /// frozen already, dead, or was never here; one that is dead only a `thaw` of a newer epoch lets be started.
     fn freeze(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<()>> + Send;
     /// Source, before commit or after revocation: let the original run again, fence open. Ok = it runs. Also Ok if it runs
     /// already. Where the copy and its keeper are gone, Ok = the service may be started anew from its files.

@@ -261,7 +261,7 @@ impl SiteAdapter for Embedded {
     }
 
     async fn freeze(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
-        self.tell(name, Request::Freeze { epoch }).await
+        self.freeze_copy(name, epoch).await
     }
 
     async fn thaw(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {

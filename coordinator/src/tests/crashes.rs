@@ -6,6 +6,7 @@ use ums_sites::adapter::CopyState;
 
 use super::lab::{Gate, Lab, wait_for, web};
 use crate::fault::{Act, Step};
+use crate::view::ResolvedView;
 
 /// Who dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,4 +175,22 @@ fn a_fault_that_never_happens_changes_nothing() {
     lab.b.restart([]);
     assert_eq!(lab.a.fake.memory(&web()).unwrap(), b"web");
     lab.settles_at("a", b"web");
+}
+
+/// ABORT is durable, the nest notes the thaw and dies with the copy before it thaws. Whoever declares the copy dead must
+/// have taken from the nests the right to start it again.
+#[test]
+fn what_was_declared_lost_no_later_nest_starts() {
+    let mut lab = Lab::new([(Step::Commit, Act::Fail)], []);
+    lab.a.fake.fail("thaw.half");
+    let id = lab.a.migrate("web", "b").unwrap();
+    assert_eq!(lab.a.end_of(id).outcome, Some(Outcome::Lost));
+    lab.a.fake.next_nest(&web());
+    assert_eq!(lab.a.fake.copy(&web()), CopyState::Dead, "it was declared lost");
+    // An operator's word lets it be started from its files.
+    let verdict = serde_json::json!({ "verdict": "run-here" });
+    let resolved: ResolvedView = lab.a.client.post("/v1/services/web/resolve", &verdict).unwrap();
+    assert_eq!(resolved.service.unwrap().status.copy, CopyState::Dead);
+    lab.a.fake.next_nest(&web());
+    assert_eq!(lab.settled_at(), "a");
 }

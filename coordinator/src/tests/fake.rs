@@ -85,6 +85,8 @@ struct Copy {
     epoch: Epoch,
     memory: Vec<u8>,
     open: bool,
+    /// Whether its nest starts it again when it has ended: by its restart policy, or when the host boots.
+    may_start: bool,
 }
 
 impl Fake {
@@ -137,6 +139,16 @@ impl Fake {
     /// Kills a copy.
     pub(crate) fn kill(&self, service: &ServiceName) {
         self.change(service, |copy| copy.state = CopyState::Dead).unwrap();
+    }
+
+    /// A nest comes up where another has died, and does what its record grants.
+    pub(crate) fn next_nest(&self, service: &ServiceName) {
+        self.change(service, |copy| {
+            if copy.may_start && copy.state == CopyState::Dead {
+                copy.state = CopyState::Running;
+            }
+        })
+        .unwrap();
     }
 
     pub(crate) fn block(&self, blocker: ProcessBlocker) {

@@ -277,7 +277,7 @@ fn legal(state: Destination, actions: &[Action]) {
                 assert!(matches!(now.stage(), Stage::Refused | Stage::Aborted), "{state}: {actions:?}");
             }
             Action::Write { .. } | Action::Release => panic!("not the destination's: {action:?}"),
-            Action::Freeze | Action::Tell { .. } | Action::Report { .. } => {}
+            Action::Freeze | Action::Bury | Action::Tell { .. } | Action::Report { .. } => {}
         }
     }
 }

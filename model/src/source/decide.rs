@@ -37,7 +37,7 @@ impl Source {
     pub fn receive(&self, own: CopyState, epoch: Epoch, answer: Answer) -> Vec<Action> {
         if epoch != self.epoch {
             return match answer {
-                Answer::Running if epoch > self.epoch => self.supersede(own, epoch),
+                Answer::Running if epoch > self.epoch => supersede(epoch),
                 // Held for an epoch that is over here: the destination has missed the decision.
                 Answer::Held if epoch < self.epoch => vec![tell(epoch, Word::Abort)],
                 _ => Vec::new(),
@@ -85,7 +85,7 @@ impl Source {
         match own {
             CopyState::Frozen => {}
             CopyState::Gone => {
-                let mut actions = vec![self.write(Step::OwnCopyDead)];
+                let mut actions = self.bury().to_vec();
                 if held_is_news {
                     actions.push(self.write(Step::HeldArrived));
                 }
@@ -117,7 +117,7 @@ impl Source {
             CopyState::Gone => {
                 let dead = Step::OwnCopyDead.at(self.epoch);
                 let rest = self.apply(dead).map(|state| state.settle(facts)).unwrap_or_default();
-                [self.write(Step::OwnCopyDead)].into_iter().chain(rest).collect()
+                self.bury().into_iter().chain(rest).collect()
             }
             CopyState::Unknown => vec![self.report(Alarm::Stuck)],
         }
@@ -127,7 +127,7 @@ impl Source {
     fn settle(&self, facts: Facts) -> Vec<Action> {
         let Facts { own, other } = facts;
         if self.is_contradicted_by(other) {
-            return self.supersede(own, self.epoch);
+            return supersede(self.epoch);
         }
         match self.stage {
             Stage::Idle => match (own, other) {
@@ -156,7 +156,8 @@ impl Source {
                     vec![Action::Thaw, Action::Open, self.write(Step::Thawed), self.tell(Word::Abort)]
                 }
                 CopyState::Gone if frozen => {
-                    vec![self.write(Step::OwnCopyDead), self.report(Alarm::Lost), self.tell(Word::Abort)]
+                    let rest = [self.report(Alarm::Lost), self.tell(Word::Abort)];
+                    self.bury().into_iter().chain(rest).collect()
                 }
                 CopyState::Gone => vec![self.write(Step::Thawed), self.tell(Word::Abort)],
                 CopyState::Unknown => vec![self.report(Alarm::Stuck)],
@@ -167,14 +168,14 @@ impl Source {
                 CopyState::Running | CopyState::Frozen => {
                     vec![Action::Thaw, Action::Open, self.write(Step::Thawed)]
                 }
-                CopyState::Gone => vec![self.write(Step::OwnCopyDead), self.report(Alarm::Lost)],
+                CopyState::Gone => self.bury().into_iter().chain([self.report(Alarm::Lost)]).collect(),
                 CopyState::Unknown => vec![self.report(Alarm::Stuck)],
             },
             Stage::Moved => vec![Action::Release, self.write(Step::StateReleased)],
             // The record was durable before the deed had ended everywhere; the deed is safe to repeat.
             Stage::Released if own != CopyState::Gone => vec![Action::Release],
             Stage::Released => Vec::new(),
-            Stage::Superseded => freeze_if_needed(own).chain([self.report(Alarm::Superseded)]).collect(),
+            Stage::Superseded => vec![Action::Freeze, self.report(Alarm::Superseded)],
             Stage::Lost => match other {
                 Some(Answer::Held) => vec![self.tell(Word::Abort)],
                 _ => vec![self.report(Alarm::Lost)],
@@ -186,7 +187,7 @@ impl Source {
     fn in_doubt(&self, own: CopyState, known: Own, other: Option<Answer>) -> Vec<Action> {
         let mut actions: Vec<_> = freeze_if_needed(own).collect();
         if own == CopyState::Gone && known == Own::Alive {
-            actions.push(self.write(Step::OwnCopyDead));
+            actions.extend(self.bury());
         }
         match other {
             Some(Answer::Running) => actions.extend([
@@ -210,8 +211,8 @@ impl Source {
     fn take_back(&self, own: CopyState, known: Own) -> Vec<Action> {
         if own == CopyState::Gone || known == Own::Dead {
             let news = (known == Own::Alive && self.stage == Stage::Refused { own: Own::Alive })
-                .then(|| self.write(Step::OwnCopyDead));
-            return news.into_iter().chain(self.lost()).collect();
+                .then(|| self.bury());
+            return news.into_iter().flatten().chain(self.lost()).collect();
         }
         if own == CopyState::Unknown {
             return vec![self.report(Alarm::Stuck)];
@@ -235,10 +236,10 @@ impl Source {
         }
     }
 
-    fn supersede(&self, own: CopyState, epoch: Epoch) -> Vec<Action> {
-        let written = Action::Write { record: Record::Source(Step::Superseded.at(epoch)) };
-        let report = Action::Report { epoch, alarm: Alarm::Superseded };
-        [written].into_iter().chain(freeze_if_needed(own)).chain([report]).collect()
+    /// The original is dead. Its nest may not know that it must stay so: it may have been about to thaw it, or to start
+    /// it again by its restart policy, and another nest may read so in its record tomorrow. First that is taken from it.
+    fn bury(&self) -> [Action; 2] {
+        [Action::Bury, self.write(Step::OwnCopyDead)]
     }
 
     fn lost(&self) -> Vec<Action> {
@@ -260,6 +261,12 @@ impl Source {
 
 fn tell(epoch: Epoch, word: Word) -> Action {
     Action::Tell { epoch, word }
+}
+
+/// Frozen also where it stands still or is dead: what its nest may do with it is another matter.
+fn supersede(epoch: Epoch) -> Vec<Action> {
+    let written = Action::Write { record: Record::Source(Step::Superseded.at(epoch)) };
+    vec![written, Action::Freeze, Action::Report { epoch, alarm: Alarm::Superseded }]
 }
 
 fn freeze_if_needed(own: CopyState) -> impl Iterator<Item = Action> {

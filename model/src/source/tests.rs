@@ -261,12 +261,36 @@ fn every_decision_is_legal() {
                         Action::Thaw | Action::Open => assert!(now.may_run(), "{state} {own} {other:?}"),
                         Action::Write { .. } | Action::Discard => panic!("not the source's: {action:?}"),
                         Action::Release => assert!(!now.has_right(), "{state} {own} {other:?}"),
-                        Action::Freeze | Action::Tell { .. } | Action::Report { .. } => {}
+                        Action::Freeze | Action::Bury | Action::Tell { .. } | Action::Report { .. } => {}
                     }
                 }
             }
         }
     }
+}
+
+/// What is declared dead must stay dead: its nest may have been about to start it again.
+#[test]
+fn nobody_is_declared_dead_whom_a_nest_may_start_again() {
+    let answers = || Answer::ALL.iter().map(|answer| Some(*answer)).chain([None]);
+    let mut declared = 0;
+    for (state, other) in reachable().into_iter().flat_map(|state| answers().map(move |other| (state, other)))
+    {
+        for own in CopyState::ALL {
+            let mut lists = vec![state.recover(Facts { own: *own, other }), state.abort(*own)];
+            lists.extend(other.map(|answer| state.receive(*own, state.epoch(), answer)));
+            for actions in lists {
+                let is_death = |action: &Action| matches!(action, Action::Write { record: Record::Source(event) } if event.step == Step::OwnCopyDead);
+                let Some(death) = actions.iter().position(is_death) else { continue };
+                declared += 1;
+                assert!(
+                    death > 0 && actions[death - 1] == Action::Bury,
+                    "{state} {own} {other:?}: {actions:?}"
+                );
+            }
+        }
+    }
+    assert!(declared > 10);
 }
 
 #[test]

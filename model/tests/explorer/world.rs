@@ -141,6 +141,8 @@ impl World {
                     self.sites[at].copy = CopyState::Frozen;
                 }
             }
+            Todo::Act(Action::Bury) if copy == CopyState::Gone => {}
+            Todo::Act(Action::Bury) => self.failed(at),
             Todo::Act(Action::Thaw) => return self.thaw(at),
             Todo::Act(Action::Open) => self.open(at)?,
             Todo::Act(Action::Discard | Action::Release) => self.sites[at].copy = CopyState::Gone,

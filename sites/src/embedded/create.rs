@@ -12,12 +12,13 @@ use ums_frontman::layout::{PlaceLayout, free_index};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
 use ums_model::names::{Epoch, ServiceName};
+use ums_model::nest::{Record, Right};
 use ums_model::spec::{PortPublish, ServiceSpec};
 use ums_nest::keeper::KeeperId;
 use ums_nest::layout::NestDir;
 use ums_nest::protocol::Request;
 use ums_nest::recipe::{Bind, Recipe};
-use ums_nest::right::{Record, Right};
+use ums_nest::right;
 
 use super::remove::remove_tree;
 use super::{Embedded, SLOW, blocking, chained, has_content, internal, recipe};
@@ -39,7 +40,7 @@ impl Embedded {
             let _registry = self.registry.lock().await;
             self.refuse_taken(&spec.name)?;
             self.refuse_taken_ports(spec).await?;
-            self.create(spec, Trust::Local, Record::new(Epoch::default(), Right::Run, 0)).await?;
+            self.create(spec, Trust::Local, Record::at_home(Epoch::ZERO)).await?;
         }
         let started = async {
             self.ask(&spec.name, &Request::Start, SLOW).await?;
@@ -69,7 +70,7 @@ impl Embedded {
             self.clear_remains(spec, epoch).await?;
             self.refuse_taken_ports(spec).await?;
             self.refuse_taken_volumes(spec)?;
-            let record = Record::new(epoch, Right::Prepared, requirements.tasks);
+            let record = Record::prepared(epoch, requirements.tasks);
             if let Err(error) = self.create(spec, Trust::Peer { setuid: true }, record).await {
                 for volume in &spec.volumes {
                     // Made for it just now, and empty; one that was there before holds something or is in use.
@@ -153,14 +154,14 @@ impl Embedded {
         if !dir.recipe().exists() {
             return Ok(());
         }
-        let record = Record::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?;
-        match record {
-            Some(Record {
-                right: Right::Prepared | Right::Restoring | Right::Discarded,
-                epoch: seen,
-                ..
-            }) if seen <= epoch => self.tear_down_with_volumes(&spec.name).await,
-            _ => self.refuse_taken(&spec.name),
+        let record = right::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?;
+        let never_runs = |record: Record| {
+            matches!(record.right(), Right::Prepared | Right::Restoring | Right::Discarded)
+                && record.epoch() <= epoch
+        };
+        match record.is_some_and(never_runs) {
+            true => self.tear_down_with_volumes(&spec.name).await,
+            false => self.refuse_taken(&spec.name),
         }
     }
 
@@ -224,7 +225,7 @@ impl Embedded {
                 Ok(())
             };
             write().map_err(|error| internal(&format!("make {}", dir.path().display()), &error))?;
-            record.write(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?;
+            right::write(&dir.right(), &record).map_err(|error| chained(ErrorCode::Internal, &error))?;
             // Last: a directory without a recipe is a leftover, not a service.
             recipe.write(&dir.recipe()).map_err(|error| chained(ErrorCode::Internal, &error))
         })

@@ -3,11 +3,13 @@
 use tokio::io::split;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Epoch, ServiceName};
+use ums_model::nest::Wish;
 use ums_nest::client::{ask, open};
 use ums_nest::protocol::{Reply, Request};
-use ums_nest::right::{Record, Right};
+use ums_nest::right;
 
 use super::observe::keeper;
+use super::remove::note;
 use super::{Embedded, QUICK, SLOW, chained, unexpected};
 use crate::adapter::{Dump, Dumped, Restore, Restored, SiteResult};
 
@@ -60,23 +62,36 @@ impl Embedded {
             return self.tell(name, Request::Thaw { epoch }).await;
         }
         let _registry = self.registry.lock().await;
-        let broken = |error| chained(ErrorCode::Internal, &error);
-        let record = Record::read(&dir.right()).map_err(broken)?;
-        match record {
-            Some(Record { epoch: seen, right: Right::Run | Right::Dumping | Right::Dumped, .. })
-                if seen <= epoch =>
-            {
-                Record::new(epoch, Right::Run, 0).write(&dir.right()).map_err(broken)
-            }
-            record => {
-                let message = format!(
-                    "the copy of {name} at site {} is {record:?}, not an original of epoch {epoch}",
-                    self.config.name
-                );
-                Err(WireError::new(ErrorCode::Refused, message.to_lowercase())
-                    .with_hint(format!("ums status {name}")))
-            }
+        self.note_for_nobody(name, epoch, Wish::Thaw)
+    }
+
+    /// Takes away the right to run or start the copy. Where nothing of the service is here there is nothing to take.
+    pub(super) async fn freeze_copy(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<()> {
+        let dir = self.nest_dir(name);
+        if !dir.recipe().exists() {
+            return Ok(());
         }
+        if keeper(&dir).is_some() {
+            return self.tell(name, Request::Freeze { epoch }).await;
+        }
+        let _registry = self.registry.lock().await;
+        self.note_for_nobody(name, epoch, Wish::Freeze)
+    }
+
+    /// Records what a nest would have recorded whose keeper is dead, and with it the copy. Held under the registry's
+    /// lock, so that no keeper is started meanwhile.
+    fn note_for_nobody(&self, name: &ServiceName, epoch: Epoch, wish: Wish) -> SiteResult<()> {
+        let dir = self.existing(name)?;
+        if keeper(&dir).is_some() {
+            let message = format!("the keeper of {name} was started just now");
+            return Err(WireError::new(ErrorCode::Busy, message).with_hint(format!("ums status {name}")));
+        }
+        let record = right::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))?;
+        let record = record.ok_or_else(|| {
+            let message = format!("there is no record of what the copy of {name} may do");
+            WireError::new(ErrorCode::Internal, message).with_hint(format!("ums status {name}"))
+        })?;
+        note(&dir, record, epoch, wish)
     }
 }
 

@@ -9,13 +9,14 @@ use ums_engine::facts::{HostQuery, host_facts};
 use ums_frontman::host;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Bytes, ServiceName};
+use ums_model::nest::{self, Record, Right};
 use ums_model::phase::Approach;
 use ums_model::plan::{PortInUse, ServiceFacts, SiteFacts};
 use ums_nest::client::ask;
 use ums_nest::keeper::KeeperId;
 use ums_nest::layout::NestDir;
 use ums_nest::protocol::{NestStatus, Reply, Request};
-use ums_nest::right::{Record, Right};
+use ums_nest::right;
 
 use super::{Embedded, blocking, chained, internal, recipe, unexpected};
 use crate::adapter::{CopyState, ServiceStatus, SiteResult};
@@ -85,7 +86,7 @@ impl Embedded {
         Ok(ServiceStatus {
             spec: recipe.spec,
             copy,
-            epoch: seen.record.map(|record| record.epoch).unwrap_or_default(),
+            epoch: seen.record.map(|record| record.epoch()).unwrap_or_default(),
             pid: keeper.zip(seen.pid).and_then(|(keeper, pid)| outside(keeper, pid)),
             keeper_pid: keeper.map(|keeper| keeper.pid),
             exit_code: match copy {
@@ -176,9 +177,9 @@ impl Embedded {
         let dir = self.existing(name)?;
         {
             let _registry = self.registry.lock().await;
-            match read_record(&dir)?.map(|record| record.right) {
+            match read_record(&dir)? {
                 // Nobody can have committed to a dump that was not complete: the nest settles that.
-                Some(Right::Run | Right::Dumping) => {}
+                Some(record) if record.may_run() || record.right() == Right::Dumping => {}
                 _ => {
                     let message = format!("service {name} has no right to run at site {}", self.config.name);
                     return Err(
@@ -194,6 +195,10 @@ impl Embedded {
                     self.start_connected(name).await?;
                 }
             }
+        }
+        if let Some(record) = read_record(&dir)?.filter(|record| record.may_run() && record.is_fenced()) {
+            // Whoever asks knows that it is at home here; the nest could not note that on a full disk.
+            self.tell(name, Request::Open { epoch: record.epoch() }).await?;
         }
         self.tell(name, Request::Start).await?;
         self.publish(name).await?;
@@ -231,7 +236,7 @@ impl Embedded {
             return host::disconnect(&place).await.map_err(failed);
         };
         self.plug_in(name, keeper).await?;
-        match read_record(&dir)?.map(|record| record.right) {
+        match read_record(&dir)?.map(|record| record.right()) {
             Some(Right::Run | Right::Dumping | Right::Dumped) => host::publish(&place).await.map_err(failed),
             _ => host::withdraw(&place).await.map_err(failed),
         }
@@ -267,7 +272,7 @@ impl Seen {
 }
 
 fn read_record(dir: &NestDir) -> SiteResult<Option<Record>> {
-    Record::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))
+    right::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))
 }
 
 /// The keeper of a nest directory, if it lives.
@@ -296,8 +301,9 @@ fn outside(keeper: KeeperId, inside: u32) -> Option<u32> {
 /// The kernel's word counts before the record's: a copy that runs without a right must be seen to run, or somebody
 /// would let another one run.
 fn copy_state(seen: &Seen) -> CopyState {
-    let right = seen.record.map(|record| record.right);
-    let whole = seen.tasks >= seen.record.map_or(0, |record| record.tasks);
+    let right = seen.record.map(|record| record.right());
+    let whole =
+        seen.record.is_none_or(|record| record.is_whole(nest::Seen { alive: seen.runs, tasks: seen.tasks }));
     match right {
         Some(Right::Prepared | Right::Restoring) => CopyState::Prepared,
         Some(Right::Discarded) => CopyState::Dead,
@@ -317,7 +323,8 @@ mod tests {
     #[test]
     fn a_copy_is_what_record_and_kernel_say_together() {
         let state = |right, tasks, frozen| {
-            let record = Some(Record::new(ums_model::names::Epoch(1), right, 2));
+            let text = format!(r#"{{"epoch":1,"right":"{right}","tasks":2}}"#);
+            let record = Some(serde_json::from_str(&text).unwrap());
             copy_state(&Seen { record, tasks, frozen, runs: tasks > 0, ..Seen::default() })
         };
         // One that may run is not counted: it forks as it likes.

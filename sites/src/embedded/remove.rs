@@ -1,6 +1,5 @@
 //! Taking a service away: everything that was made for it, to the last rule and directory.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,9 +9,11 @@ use ums_engine::cgroup::Cgroup;
 use ums_frontman::host;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Epoch, ServiceName};
+use ums_model::nest::{Fate, Record, Right, Seen, Wish};
 use ums_nest::client::ask;
+use ums_nest::layout::NestDir;
 use ums_nest::protocol::Request;
-use ums_nest::right::{Record, Right};
+use ums_nest::right;
 
 use super::observe::keeper;
 use super::{Embedded, SLOW, blocking, chained, internal, recipe};
@@ -47,9 +48,9 @@ impl Embedded {
             None => Ok(()),
             Some(None) => self.tear_down_with_volumes(name).await,
             Some(Some(record))
-                if record.epoch == epoch && matches!(record.right, Right::Dumped | Right::Discarded) =>
+                if record.epoch() == epoch && matches!(record.right(), Right::Dumped | Right::Discarded) =>
             {
-                self.end_copy(name, record, &Request::Release { epoch }).await
+                self.end_copy(name, record, epoch, Wish::Release).await
             }
             Some(Some(record)) => Err(self.not_to_end(name, epoch, record)),
         }
@@ -62,8 +63,8 @@ impl Embedded {
         match self.remains(name)? {
             None => Ok(()),
             Some(None) => self.tear_down_with_volumes(name).await,
-            Some(Some(record)) => match fate(record, epoch) {
-                Fate::Ends => self.end_copy(name, record, &Request::Discard { epoch }).await,
+            Some(Some(record)) => match record.fate(epoch) {
+                Fate::Ends => self.end_copy(name, record, epoch, Wish::Discard).await,
                 Fate::IsAnother => Ok(()),
                 Fate::MayRun => Err(self.not_to_end(name, epoch, record)),
             },
@@ -76,23 +77,26 @@ impl Embedded {
         if !dir.recipe().exists() {
             return Ok(None);
         }
-        Record::read(&dir.right()).map(Some).map_err(|error| chained(ErrorCode::Internal, &error))
+        right::read(&dir.right()).map(Some).map_err(|error| chained(ErrorCode::Internal, &error))
     }
 
     fn not_to_end(&self, name: &ServiceName, epoch: Epoch, record: Record) -> WireError {
-        let (seen, right) = (record.epoch, record.right);
         let message = format!(
-            "the copy of {name} at site {} is {right:?} in epoch {seen}, not one of epoch {epoch} to end",
+            "the copy of {name} at site {} is {record}, not one of epoch {epoch} to end",
             self.config.name
         );
         WireError::new(ErrorCode::Refused, message)
     }
 
     /// Ends a copy that must not run (again) and removes it with its volumes.
-    async fn end_copy(&self, name: &ServiceName, record: Record, request: &Request) -> SiteResult<()> {
+    async fn end_copy(&self, name: &ServiceName, record: Record, epoch: Epoch, wish: Wish) -> SiteResult<()> {
         let dir = self.nest_dir(name);
+        let request = match wish {
+            Wish::Release => Request::Release { epoch },
+            _ => Request::Discard { epoch },
+        };
         let told = match keeper(&dir) {
-            Some(_) => ask(&dir.socket(), request, SLOW).await.map(drop),
+            Some(_) => ask(&dir.socket(), &request, SLOW).await.map(drop),
             None => Ok(()),
         };
         match told {
@@ -104,9 +108,8 @@ impl Embedded {
             Ok(()) => {}
         }
         // What a nest that could not be asked would have recorded first. A full disk must not keep the copy here.
-        let ended = Record::new(record.epoch, Right::Discarded, 0);
-        if let Err(error) = ended.write(&dir.right()) {
-            tracing::warn!(service = %name, %error, "cannot record that a copy ends");
+        if let Err(error) = note(&dir, record, epoch, wish) {
+            tracing::warn!(service = %name, error = %error.message, "cannot record that a copy ends");
         }
         self.tear_down_with_volumes(name).await
     }
@@ -221,28 +224,14 @@ impl Embedded {
     }
 }
 
-/// What discarding an epoch means for the copy that is here.
-enum Fate {
-    /// It is of that epoch or an older one, and can never run.
-    Ends,
-    /// It is of another epoch, and there is none of that one.
-    IsAnother,
-    /// It has run in that epoch or later, or may.
-    MayRun,
-}
-
-fn fate(record: Record, epoch: Epoch) -> Fate {
-    let never_ran =
-        matches!(record.right, Right::Prepared | Right::Restoring | Right::Held | Right::Discarded);
-    match record.epoch.cmp(&epoch) {
-        // An undecided copy of an older epoch is not this one's to end.
-        Ordering::Less if never_ran && record.right != Right::Held => Fate::Ends,
-        Ordering::Less => Fate::IsAnother,
-        Ordering::Equal if never_ran => Fate::Ends,
-        // It was replaced by a later attempt.
-        Ordering::Greater if never_ran => Fate::IsAnother,
-        Ordering::Equal | Ordering::Greater => Fate::MayRun,
-    }
+/// Records what a nest that cannot be asked, because it is gone with its keeper and its copy, would have recorded.
+pub(super) fn note(dir: &NestDir, record: Record, epoch: Epoch, wish: Wish) -> SiteResult<()> {
+    let decision = record.decide(epoch, wish, Seen::default()).map_err(|refusal| {
+        WireError::new(ErrorCode::Refused, format!("cannot {wish} the copy of epoch {epoch}: {refusal}"))
+    })?;
+    let Some(event) = decision.record else { return Ok(()) };
+    let record = record.apply(event).map_err(|error| chained(ErrorCode::Refused, &error))?;
+    right::write(&dir.right(), &record).map_err(|error| chained(ErrorCode::Internal, &error))
 }
 
 /// Removes a directory tree; nothing there is fine.
@@ -252,26 +241,5 @@ pub(super) fn remove_tree(path: &Path) -> SiteResult<()> {
             Err(internal(&format!("remove {}", path.display()), &error))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn discarding_an_epoch_ends_what_cannot_run_and_nothing_else() {
-        let fate_of = |right, seen| fate(Record::new(Epoch(seen), right, 0), Epoch(5));
-        for right in [Right::Prepared, Right::Restoring, Right::Held, Right::Discarded] {
-            assert!(matches!(fate_of(right, 5), Fate::Ends), "{right:?}");
-            assert!(matches!(fate_of(right, 6), Fate::IsAnother), "{right:?}");
-        }
-        for right in [Right::Run, Right::Dumping, Right::Dumped] {
-            assert!(matches!(fate_of(right, 4), Fate::IsAnother), "{right:?}");
-            assert!(matches!(fate_of(right, 5), Fate::MayRun), "{right:?}");
-            assert!(matches!(fate_of(right, 6), Fate::MayRun), "{right:?}");
-        }
-        assert!(matches!(fate_of(Right::Prepared, 4), Fate::Ends));
-        assert!(matches!(fate_of(Right::Held, 4), Fate::IsAnother));
     }
 }

@@ -185,6 +185,38 @@ async fn lab_a_nest_that_dies_in_the_middle_leaves_what_its_record_grants() {
     crate::pair::move_to(a, b, &name, Epoch(4)).await;
 }
 
+/// A dead copy whose nest may run it: it would be started again, by its restart policy or by whoever asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_a_dead_copy_that_is_frozen_is_started_only_by_a_newer_word() {
+    let pair = Pair::new();
+    let Pair { a, .. } = &pair;
+    let name = pair.run("signals", &["signals"]).await;
+    for with_keeper in [true, false] {
+        let status = a.status(&name).await.unwrap();
+        let epoch = status.epoch.next();
+        kill(if with_keeper { status.pid.unwrap() } else { status.keeper_pid.unwrap() });
+        status_with(a, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
+        for _ in 0..2 {
+            a.freeze(&name, epoch).await.unwrap();
+        }
+        if with_keeper {
+            kill_nest(a, &name).await;
+        }
+        assert_eq!(a.start(&name).await.unwrap_err().code, ErrorCode::Refused);
+        assert_eq!(
+            a.thaw(&name, epoch).await.unwrap_err().code,
+            ErrorCode::Refused,
+            "a word that comes late"
+        );
+        assert_eq!(copy(a, &name).await, CopyState::Dead);
+        a.thaw(&name, epoch.next()).await.unwrap();
+        assert_eq!(a.start(&name).await.unwrap().copy, CopyState::Running);
+    }
+    a.remove(&name, true).await.unwrap();
+    a.freeze(&name, E).await.unwrap();
+    assert_nothing_left(&pair.state("a"), 0xa1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lab_without_a_nest_a_copy_is_looked_at_from_outside_and_without_a_record_it_has_no_nest() {
     let pair = Pair::new();
@@ -208,7 +240,7 @@ async fn lab_without_a_nest_a_copy_is_looked_at_from_outside_and_without_a_recor
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lab_nothing_leaves_a_copy_before_the_word_even_if_it_is_started_again() {
+async fn lab_before_the_word_nothing_leaves_a_copy_and_nobody_starts_it_again() {
     let pair = Pair::new();
     let Pair { a, b, .. } = &pair;
     let mut spec = pair.spec("lasting", &["signals"]).await;
@@ -227,15 +259,32 @@ async fn lab_nothing_leaves_a_copy_before_the_word_even_if_it_is_started_again()
         String::from_utf8(tables.stdout).unwrap().contains("ums_fence")
     };
     assert!(fenced().await);
-    let pid = b.status(&name).await.unwrap().pid;
-    kill(pid.unwrap());
-    let revived = |status: &ums_sites::adapter::ServiceStatus| status.pid.is_some() && status.pid != pid;
-    status_with(b, &name, "it runs again", revived).await;
-    assert!(fenced().await, "it was started again");
     kill_nest(b, &name).await;
     assert!(fenced().await, "its nest was started again");
     b.open(&name, E).await.unwrap();
     assert!(!fenced().await);
     kill_nest(b, &name).await;
     assert!(!fenced().await);
+    let pid = b.status(&name).await.unwrap().pid;
+    kill(pid.unwrap());
+    let revived = |status: &ums_sites::adapter::ServiceStatus| status.pid.is_some() && status.pid != pid;
+    status_with(b, &name, "it runs again", revived).await;
+    a.release(&name, E).await.unwrap();
+
+    // What was restored and dies before the word is refused: the source still has its original, which runs again. What
+    // would be started here would be a second one.
+    let epoch = Epoch(2);
+    hold(b, a, &name, epoch).await;
+    a.resume(&name, epoch).await.unwrap();
+    kill(a.status(&name).await.unwrap().pid.unwrap());
+    status_with(a, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
+    // The nest that would start it again by its policy looks before it serves anybody.
+    kill_nest(a, &name).await;
+    assert_eq!(copy(a, &name).await, CopyState::Dead);
+    let record = std::fs::read_to_string(pair.state("a").join("services/lasting/right.json")).unwrap();
+    assert!(serde_json::from_str::<ums_model::nest::Record>(&record).is_ok_and(|record| !record.may_start()));
+    a.discard(&name, epoch).await.unwrap();
+    assert_nothing_left(&pair.state("a"), 0xa1);
+    b.thaw(&name, epoch).await.unwrap();
+    assert_eq!(copy(b, &name).await, CopyState::Running);
 }

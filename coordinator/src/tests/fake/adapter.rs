@@ -112,6 +112,7 @@ impl SiteAdapter for Fake {
             epoch: Epoch::ZERO,
             memory: spec.name.as_str().as_bytes().to_vec(),
             open: true,
+            may_start: true,
         };
         self.state().copies.insert(spec.name.clone(), copy.clone());
         self.change(&spec.name, |_| ())?;
@@ -233,6 +234,7 @@ impl SiteAdapter for Fake {
         let frozen_at_boot_ms = boot_ms();
         self.change(name, |copy| {
             copy.state = CopyState::Frozen;
+            copy.may_start = false;
             copy.epoch = epoch;
         })?;
         let (near, far) = tokio::io::duplex(PIPE);
@@ -258,6 +260,7 @@ impl SiteAdapter for Fake {
                 // A dump that nobody has read to its end cannot have been committed.
                 let _ = site.change(&name, |copy| {
                     if copy.state == CopyState::Frozen {
+                        copy.may_start = true;
                         copy.state = CopyState::Running;
                     }
                 });
@@ -272,24 +275,38 @@ impl SiteAdapter for Fake {
 
     async fn freeze(&self, name: &ServiceName, _epoch: Epoch) -> SiteResult<()> {
         self.may_fail("freeze")?;
-        self.change(name, |copy| match copy.state {
-            CopyState::Running | CopyState::Frozen => {
+        if self.copy(name) == CopyState::Absent {
+            return Ok(());
+        }
+        self.change(name, |copy| {
+            copy.may_start = false;
+            if copy.state == CopyState::Running {
                 copy.state = CopyState::Frozen;
-                Ok(())
             }
-            other => Err(wrong(name, "freeze", other)),
-        })?
+        })
     }
 
     async fn thaw(&self, name: &ServiceName, _epoch: Epoch) -> SiteResult<()> {
         self.may_fail("thaw")?;
+        if let Err(error) = self.may_fail("thaw.half") {
+            // Its nest has noted the thaw, and dies with the copy.
+            self.change(name, |copy| {
+                copy.may_start = true;
+                copy.state = CopyState::Dead;
+            })?;
+            return Err(error);
+        }
         self.change(name, |copy| match copy.state {
             CopyState::Running => Ok(()),
             CopyState::Frozen => {
+                copy.may_start = true;
                 copy.state = CopyState::Running;
                 Ok(())
             }
-            CopyState::Dead => Ok(()),
+            CopyState::Dead => {
+                copy.may_start = true;
+                Ok(())
+            }
             other => Err(wrong(name, "thaw", other)),
         })?
     }
@@ -309,8 +326,14 @@ impl SiteAdapter for Fake {
         if !matches!(self.copy(&spec.name), CopyState::Absent | CopyState::Prepared) {
             return Err(wrong(&spec.name, "arm", self.copy(&spec.name)));
         }
-        let copy =
-            Copy { spec: spec.clone(), state: CopyState::Prepared, epoch, memory: Vec::new(), open: false };
+        let copy = Copy {
+            spec: spec.clone(),
+            state: CopyState::Prepared,
+            epoch,
+            memory: Vec::new(),
+            open: false,
+            may_start: false,
+        };
         self.state().copies.insert(spec.name.clone(), copy);
         Ok(())
     }
@@ -370,6 +393,7 @@ impl SiteAdapter for Fake {
                 return Err(wrong(name, "open", copy.state));
             }
             copy.open = true;
+            copy.may_start = true;
             Ok(())
         })?
     }
