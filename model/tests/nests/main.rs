@@ -1,0 +1,102 @@
+//! Explores every behaviour of two sites whose Coordinators, nests, copies and hosts die *any number of times* between
+//! any two of their steps, with what survives each: the Coordinator's journal, the nest's record, the copy, or nothing
+//! but the two files. An orchestrator starts the service whenever the nest's record lets it, and takes its container
+//! away whenever it likes. Words are lost, repeated, late and overtaken as in the `explorer`, which has more migrations
+//! and no nests. Rules and records are the code that runs (`ums_model::standing`, `ums_model::nest`), not copies of it.
+//!
+//! * `world`: the two sites, the network, and what each deed does to them; `said`: words in few bits;
+//! * `steps`: everything that can happen next; `deeds`: what becomes of what a nest is asked for;
+//! * `invariants`: what must hold in every state, and after everything was repaired;
+//! * `search`: all of it, breadth-first.
+//!
+//! What keeps the number of states small, and why each is no loss:
+//! * records are written and words are said together with the deed before them, up to the next thing that takes the
+//!   nest; that they come later, or never, is a behaviour of the state without a list, or of a word that nobody hears;
+//! * whoever waits for a word may hear every answer that was true while it waited: no questions in flight;
+//! * a nest that was killed is replaced at any later time, in one step: to settle is safe to interrupt and to repeat
+//!   (a test of `ums_model::nest` says so), and one that is down cannot be told from one that is slow;
+//! * a nest without a copy that could run (prepared, restoring, discarded) is as good as none;
+//! * what was said about an epoch that both sites have left behind is forgotten; that nothing can come of it is checked.
+
+mod deeds;
+mod invariants;
+mod said;
+mod search;
+mod steps;
+mod world;
+
+use search::{counterexample, explore};
+use world::{Bounds, Weakness};
+
+const ONE_MIGRATION: Bounds = Bounds { epochs: 1, late: false, weakness: None };
+
+#[test]
+fn nest_and_one_migration() {
+    assert!(explore(ONE_MIGRATION) > 1_000);
+}
+
+/// What a Coordinator has asked its nest for and died is done at any later time, or never, and overtaken by what the next
+/// one asks for.
+#[test]
+fn nest_and_one_migration_with_late_requests() {
+    assert!(explore(Bounds { late: true, ..ONE_MIGRATION }) > 1_000);
+}
+
+/// There and back, or a second try.
+#[test]
+fn nests_in_two_migrations() {
+    assert!(explore(Bounds { epochs: 2, ..ONE_MIGRATION }) > 30_000);
+}
+
+/// Roles change twice, so a site meets its own past.
+#[test]
+fn nests_in_three_migrations() {
+    assert!(explore(Bounds { epochs: 3, ..ONE_MIGRATION }) > 200_000);
+}
+
+/// The checker finds what a broken rule does; otherwise its silence above would mean nothing.
+fn is_found_out(bounds: Bounds) {
+    match counterexample(bounds) {
+        Some(story) => println!("{:?}:\n{story}", bounds.weakness),
+        None => panic!("{:?} went unnoticed", bounds.weakness),
+    }
+}
+
+fn in_one_migration(weakness: Weakness) {
+    is_found_out(Bounds { weakness: Some(weakness), ..ONE_MIGRATION });
+}
+
+#[test]
+fn weak_nest_starts_without_asking() {
+    in_one_migration(Weakness::StartWithoutAsking);
+}
+
+#[test]
+fn weak_nest_starts_what_was_never_heard() {
+    in_one_migration(Weakness::StartBehindTheFence);
+}
+
+#[test]
+fn weak_nest_thaws_without_a_record() {
+    in_one_migration(Weakness::ThawWithoutRecord);
+}
+
+#[test]
+fn weak_nest_sends_the_end_before_the_record() {
+    in_one_migration(Weakness::EndBeforeDumped);
+}
+
+#[test]
+fn weak_nest_settles_a_dump_by_a_thaw() {
+    in_one_migration(Weakness::SettleDumpedByThaw);
+}
+
+#[test]
+fn weak_nest_is_not_told_of_a_death() {
+    in_one_migration(Weakness::BuryWithoutRecord);
+}
+
+#[test]
+fn weak_nest_heeds_an_older_epoch() {
+    is_found_out(Bounds { epochs: 2, late: true, weakness: Some(Weakness::EpochLowered) });
+}
