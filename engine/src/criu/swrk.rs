@@ -167,14 +167,26 @@ impl Swrk {
     /// The next thing CRIU tells. May be dropped and called again: nothing is lost.
     pub async fn next(&mut self, deadline: Duration) -> Result<Event, SwrkError> {
         let mut buffer = vec![0; MAX_MESSAGE];
-        let socket = &self.socket;
+        let Self { socket, child, .. } = self;
         let received = timeout(deadline, async {
             loop {
-                let mut ready = socket.readable().await?;
-                let received =
-                    ready.try_io(|inner| Ok(recv(inner.as_fd(), &mut buffer[..], RecvFlags::TRUNC)?));
-                if let Ok(result) = received {
-                    return result;
+                tokio::select! {
+                    biased;
+                    ready = socket.readable() => {
+                        let received = ready?
+                            .try_io(|inner| Ok(recv(inner.as_fd(), &mut buffer[..], RecvFlags::TRUNC)?));
+                        if let Ok(result) = received {
+                            return result;
+                        }
+                    }
+                    // One that was killed leaves children that hold its socket open; they will say nothing.
+                    _ = child.wait() => {
+                        let last = recv(socket.as_fd(), &mut buffer[..], RecvFlags::TRUNC);
+                        return match last {
+                            Err(rustix::io::Errno::AGAIN) => Ok((0, 0)),
+                            last => Ok(last?),
+                        };
+                    }
                 }
             }
         });
@@ -231,4 +243,27 @@ fn registered(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 fn said(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!(": {stderr}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A program that ends, and leaves a child that holds everything open.
+    #[tokio::test]
+    async fn one_that_was_killed_is_gone_whoever_holds_its_socket() {
+        let home = tempfile::tempdir().unwrap();
+        let program = home.path().join("criu");
+        let script = "#!/bin/sh\nsleep 600 & echo $! > \"$0.child\"\nkill -9 $$\n";
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut swrk = Swrk::spawn(&program).unwrap();
+        let next = swrk.next(Duration::from_secs(60)).await;
+        let child = std::fs::read_to_string(home.path().join("criu.child")).unwrap();
+        let child = rustix::process::Pid::from_raw(child.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
+        assert!(matches!(next, Err(SwrkError::Gone { .. })), "{next:?}");
+    }
 }
