@@ -21,6 +21,7 @@ use self::plain::Plain;
 use self::point::{MEMORY, Point, Sample, Summary, points};
 use crate::interrupt;
 use crate::lab::Lab;
+use crate::matrix;
 use crate::net::{A, B, Net};
 use crate::shaper::Shape;
 
@@ -35,7 +36,7 @@ pub struct Benchmark {
 }
 
 /// Every benchmark.
-pub const ALL: [Benchmark; 2] = [
+pub const ALL: [Benchmark; 3] = [
     Benchmark {
         name: "cold",
         measures: "stop-and-copy over 1 Gbit/s: total time over memory and over processes, against criu + tar over TLS + criu",
@@ -45,6 +46,13 @@ pub const ALL: [Benchmark; 2] = [
         name: "abort",
         measures: "how soon a service runs again after `ums abort`, wherever in a migration it comes",
         run: abort::abort,
+    },
+    Benchmark {
+        name: "faults",
+        measures: "every fault at every step of a migration: how each cell ended (--cells, --resume, --markdown)",
+        run: |options| {
+            matrix::bench(&matrix::Options { quick: options.quick, json: options.json, ..Default::default() })
+        },
     },
 ];
 

@@ -45,6 +45,16 @@ impl Lab {
     ///
     /// On `Err` nothing is left.
     pub fn with(sites: usize, shape: Shape, program: &Path) -> Result<Self> {
+        Self::with_disks(sites, shape, program, None)
+    }
+
+    /// [`Lab::with`]; `disk` gives each site a disk of this size of its own, for its state.
+    pub fn with_disks(
+        sites: usize,
+        shape: Shape,
+        program: &Path,
+        disk: Option<ums_model::names::Bytes>,
+    ) -> Result<Self> {
         let net = Net::new(sites)?;
         let mut lab = Self {
             sites: Vec::new(),
@@ -54,7 +64,7 @@ impl Lab {
             net,
         };
         for site in lab.net.sites() {
-            lab.sites.push(Site::start(&lab.net, site, program)?);
+            lab.sites.push(Site::start(&lab.net, site, program, disk)?);
         }
         for (one, other) in lab.pairs() {
             lab.pair(one, other).with_context(|| format!("cannot pair {one} and {other}"))?;

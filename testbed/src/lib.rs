@@ -18,7 +18,8 @@
 //! 2. [`workload`], [`rootfs`]: what the services are (the program `ums-workload` plays most of them);
 //! 3. [`witness`]: the proof that one copy ran at all times; [`memhog`], [`tcp_check`], [`redis`], [`postgres`], [`probe`]: what
 //!    clients check and measure, through a [`dial::Dialer`] that looks for the service at every site;
-//! 4. [`fault`], [`tracer`], [`watch`]: what goes wrong, and exactly when; [`histories`], [`traces`]: what must be true afterwards;
+//! 4. [`fault`], [`tracer`], [`watch`]: what goes wrong, and exactly when; [`histories`], [`traces`]: what must be true
+//!    afterwards; [`rig`], [`patience`]: sites that notice faults quickly; [`mod@matrix`]: every fault at every step;
 //! 5. [`net`], [`shaper`]: namespaces, and the link between two sites (rate, delay, loss, cuts);
 //! 6. [`tag`], [`sweep`]: how everything is named, so that nothing stays behind even if a test is killed;
 //! 7. [`cli`], [`programs`], [`command`], [`ns`], [`clock`], [`pattern`]: what the rest stands on.
@@ -54,10 +55,15 @@ pub mod tracer;
 pub mod traces;
 pub mod watch;
 
+pub mod matrix;
+pub mod patience;
+pub mod rig;
+
 pub mod net;
 pub mod shaper;
 
 mod cgroups;
+pub mod disk;
 mod processes;
 pub mod sweep;
 pub mod tag;

@@ -76,6 +76,48 @@ pub(crate) fn end(tag: &str, roots: &[i32]) -> Result<()> {
     Ok(())
 }
 
+/// Ends every process for which `is_root` and all below them at the same moment, as a power failure does: also what is
+/// frozen runs no further. Safe to repeat.
+///
+/// On `Err` some of them are still alive; the error names them.
+pub(crate) fn power_off(is_root: &dyn Fn(i32) -> bool) -> Result<()> {
+    let cgroups = Cgroups::mounted()?;
+    let own_namespace = pid_namespace(std::process::id().cast_signed());
+    let mut namespaces = BTreeSet::new();
+    let mut left: BTreeSet<ServiceCgroup> = BTreeSet::new();
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let all = all()?;
+        let roots: Vec<i32> = all.iter().map(|process| process.pid).filter(|pid| is_root(*pid)).collect();
+        let members = members(&all, "", &roots, &namespaces);
+        if members.is_empty() {
+            break;
+        }
+        // First all of them, then the thaw: whoever is frozen finds the signal before it runs on.
+        members.iter().for_each(kill);
+        for process in &members {
+            namespaces.extend(pid_namespace(process.pid).filter(|ns| Some(ns) != own_namespace.as_ref()));
+            left.extend(cgroups.of_service_process(process.pid));
+        }
+        left.iter().for_each(ServiceCgroup::thaw);
+        if Instant::now() >= end {
+            bail!("processes survived a power failure for {DEADLINE:?}: {}", names(&members));
+        }
+        thread::sleep(POLL);
+    }
+    left.iter().for_each(ServiceCgroup::remove);
+    Ok(())
+}
+
+/// Whether a process was started by the daemon of the site with this state directory, or by its nests; clients of the
+/// daemon are not.
+pub(crate) fn is_of_site(pid: i32, state: &str) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command);
+    let is_one = |word: &str| command.split('\0').any(|part| part == word);
+    command.contains(state) && !is_one("--socket") && !is_one("site")
+}
+
 fn members(all: &[Process], tag: &str, roots: &[i32], namespaces: &BTreeSet<PathBuf>) -> Vec<Process> {
     let own = std::process::id().cast_signed();
     let parents: HashMap<i32, i32> = all.iter().map(|process| (process.pid, process.parent)).collect();

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
+use ums_model::names::Bytes;
 
 use crate::cli::{self, Outcome};
+use crate::disk::Disk;
 use crate::net::{Net, SiteIndex};
 use crate::ns::Ns;
 use crate::processes;
@@ -43,15 +45,20 @@ pub struct Site {
     program: PathBuf,
     tag: Tag,
     daemon: Mutex<Option<Child>>,
+    /// Where its state is, if that is a disk of its own. Unmounted with the lab.
+    disk: Option<Disk>,
 }
 
 impl Site {
-    /// Prepares the directories of a site and starts its daemon, `program`.
+    /// Prepares the directories of a site, its state on a disk of its own if `disk` says how large, and starts its daemon,
+    /// `program`.
     ///
     /// On `Ok` the daemon said that it is ready. On `Err` it does not run.
-    pub fn start(net: &Net, index: SiteIndex, program: &Path) -> Result<Self> {
+    pub fn start(net: &Net, index: SiteIndex, program: &Path, disk: Option<Bytes>) -> Result<Self> {
         let directory = net.tag().directory().join(index.name());
+        let disk = disk.map(|size| Disk::make(&directory, "state", size)).transpose()?;
         let site = Self {
+            disk,
             index,
             ns: net.site(index).clone(),
             listen: format!("{}:{PORT}", net.address(index)),
@@ -130,6 +137,31 @@ impl Site {
     pub fn restart_with(&self, environment: &[(&str, String)]) -> Result<()> {
         self.kill9()?;
         self.launch(environment)
+    }
+
+    /// Its own disk.
+    ///
+    /// On `Err` it has none: see [`crate::rig::Rig::with_disks`].
+    pub fn disk(&self) -> Result<&Disk> {
+        self.disk.as_ref().with_context(|| format!("site {} has no disk of its own", self.index))
+    }
+
+    /// The host loses its power: every process of the site ends at the same moment, and what was not on its disk is gone.
+    /// It needs a disk of its own. [`Site::restart`] switches it on again.
+    pub fn lose_power(&self) -> Result<()> {
+        let disk = self.disk()?;
+        let state = self.state().display().to_string();
+        // Nothing that was written since the last sync reaches the disk any more.
+        disk.pull_the_plug()?;
+        let daemon = self.daemon_pid();
+        processes::power_off(&|pid| Some(pid) == daemon || processes::is_of_site(pid, &state))?;
+        self.kill9()?;
+        disk.mount_again()
+    }
+
+    /// Pid of the daemon, if it runs.
+    pub fn daemon_pid(&self) -> Option<i32> {
+        self.daemon().as_ref().map(|daemon| daemon.id().cast_signed())
     }
 
     /// Whether the daemon runs. One that ended by itself does not.

@@ -42,6 +42,7 @@ pub fn remove(tag: &str) -> Result<()> {
         remove_cgroups(&directory).context("cannot remove its cgroups"),
         remove_mounts(&directory).context("cannot unmount"),
         remove_namespaces(tag).context("cannot remove its network namespaces"),
+        crate::matrix::memory::remove(tag),
         remove_directory(&directory),
     ];
     let errors: Vec<String> =

@@ -25,6 +25,15 @@ impl Traces {
     pub fn of(lab: &Lab) -> Result<Self> {
         let mut lines = BTreeSet::new();
         for site in lab.sites() {
+            lines.append(&mut Self::of_site(lab, site)?.0);
+        }
+        Ok(Self(lines))
+    }
+
+    /// [`Traces::of`] one site of the lab.
+    pub fn of_site(lab: &Lab, site: &Site) -> Result<Self> {
+        let mut lines = BTreeSet::new();
+        {
             let mut add = |kind: &str, what: &str| {
                 lines.insert(format!("site {site} {kind} {what}", site = site.name()));
             };
@@ -43,19 +52,28 @@ impl Traces {
             cgroups(&cgroup).iter().for_each(|path| add("cgroup", path));
             processes(site, &cgroup).iter().for_each(|line| add("process", line));
         }
-        let directory = lab.net().tag().directory().display().to_string();
+        let directory = format!("{}/", lab.net().tag().directory().join(site.name()).display());
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        lines.extend(
-            mounts.lines().filter(|line| line.contains(&directory)).map(|line| format!("mount {line}")),
-        );
+        // Root and mount point; the numbers before them change when a disk is mounted again.
+        let mounts = mounts.lines().map(|line| line.split(' ').skip(3).take(2).collect::<Vec<_>>().join(" "));
+        lines.extend(mounts.filter(|line| line.contains(&directory)).map(|line| format!("mount {line}")));
         Ok(Self(lines))
+    }
+
+    /// Waits until at one site nothing is there but what was there `before`.
+    pub fn wait_for_site(lab: &Lab, site: &Site, before: &Self) -> Result<()> {
+        Self::wait(|| Self::of_site(lab, site), before)
     }
 
     /// Waits until nothing is there but what was there `before`: what the kernel removes itself takes a moment.
     pub fn wait_for(lab: &Lab, before: &Self) -> Result<()> {
+        Self::wait(|| Self::of(lab), before)
+    }
+
+    fn wait(look: impl Fn() -> Result<Self>, before: &Self) -> Result<()> {
         let end = Instant::now() + PATIENCE;
         loop {
-            let now = Self::of(lab)?;
+            let now = look()?;
             if now == *before {
                 return Ok(());
             }

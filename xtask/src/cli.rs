@@ -66,6 +66,15 @@ pub(crate) struct Bench {
     /// Runs per point
     #[arg(long, value_name = "N")]
     pub(crate) runs: Option<u32>,
+    /// Of `faults`: only cells whose name, STEP/FAULT, contains one of these
+    #[arg(long, value_name = "PATTERN,...")]
+    pub(crate) cells: Option<String>,
+    /// Of `faults`: keep results in this file, and do not run again what is in it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<String>,
+    /// Of `faults`: write the tables to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<String>,
 }
 
 /// Arguments of `soak`.

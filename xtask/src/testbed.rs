@@ -70,6 +70,11 @@ fn bench_arguments(arguments: &Bench) -> Vec<String> {
     list.extend(arguments.list.then(|| "--list".to_owned()));
     list.extend(arguments.json.then(|| "--json".to_owned()));
     list.extend(arguments.runs.into_iter().flat_map(|runs| ["--runs".to_owned(), runs.to_string()]));
+    let texts =
+        [("--cells", &arguments.cells), ("--resume", &arguments.resume), ("--markdown", &arguments.markdown)];
+    for (name, text) in texts {
+        list.extend(text.iter().flat_map(|text| [name.to_owned(), text.clone()]));
+    }
     list
 }
 
@@ -102,6 +107,9 @@ mod tests {
     #[test]
     fn arguments_of_the_benchmarks_are_passed_through() {
         let line = ["xtask", "bench", "cold", "--quick", "--list", "--json", "--runs", "3"];
+        let Command::Bench(bench) = Cli::parse_from(line).command else { panic!("not a bench") };
+        assert_eq!(bench_arguments(&bench), line[2..]);
+        let line = ["xtask", "bench", "faults", "--cells", "arm/,dump/", "--resume", "r", "--markdown", "m"];
         let Command::Bench(bench) = Cli::parse_from(line).command else { panic!("not a bench") };
         assert_eq!(bench_arguments(&bench), line[2..]);
         let Command::Bench(bench) = Cli::parse_from(["xtask", "bench"]).command else {

@@ -1,10 +1,11 @@
 //! Benchmarks of UMS, and what they are measured against. `cargo xtask bench` builds and starts this.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use ums_testbed::bench::{self, Benchmark, Contender, Options, plain};
-use ums_testbed::interrupt;
+use ums_testbed::{interrupt, matrix};
 
 /// Measures UMS on this machine. Needs root, except for --list.
 #[derive(Debug, Parser)]
@@ -24,6 +25,15 @@ struct Args {
     /// Runs per point
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
+    /// Of `faults`: only cells whose name, STEP/FAULT, contains one of these
+    #[arg(long, value_name = "PATTERN,...")]
+    cells: Option<String>,
+    /// Of `faults`: keep results in this file, and do not run again what is in it
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// Of `faults`: write the tables to this file
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
     /// Leave the other contender out
     #[arg(long, value_name = "WHO")]
     only: Option<Who>,
@@ -62,8 +72,12 @@ fn main() -> ExitCode {
         Who::Baseline => Contender::Baseline,
     });
     let options = Options { quick: args.quick, json: args.json, runs: args.runs, only };
-    let outcome = interrupt::clean_up_on_signals()
-        .and_then(|()| chosen.into_iter().try_for_each(|benchmark| benchmark.run(options)));
+    let Args { quick, json, cells, resume, markdown, .. } = args;
+    let faults = matrix::Options { quick, json, cells, resume, markdown };
+    let outcome = interrupt::clean_up_on_signals().and_then(|()| match chosen[..] {
+        [Benchmark { name: "faults", .. }] => matrix::bench(&faults),
+        _ => chosen.into_iter().try_for_each(|benchmark| benchmark.run(options)),
+    });
     interrupt::stop_here_if_interrupted();
     told(outcome)
 }

@@ -7,15 +7,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use crate::command::{Finished, finish};
+use crate::lab::Lab;
+use crate::net::{A, B, SiteIndex};
+use crate::programs;
+use crate::shaper::Shape;
+use crate::site::Site;
 use anyhow::{Context, Result};
-use ums_testbed::command::{Finished, finish};
-use ums_testbed::lab::Lab;
-use ums_testbed::net::SiteIndex;
-use ums_testbed::programs;
-use ums_testbed::shaper::Shape;
-use ums_testbed::site::Site;
+use ums_model::names::Bytes;
 
-use crate::PATIENCE;
+use crate::patience::PATIENCE;
 
 /// A cut link is noticed in seconds, not in a quarter of a minute. The rules are the same, the tests are shorter.
 const CONFIGURATION: &str = "\
@@ -32,18 +33,20 @@ retry_most = 1
 
 /// What is different about one site's daemon.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Twist {
+pub struct Twist {
     /// More arguments for `ums site`.
-    pub(crate) arguments: Vec<String>,
+    pub arguments: Vec<String>,
     /// Shell commands in front of the daemon, in a mount namespace of their own that the daemon inherits.
-    pub(crate) prelude: String,
+    pub prelude: String,
     /// A program with arguments that starts the daemon.
-    pub(crate) launcher: String,
+    pub launcher: String,
+    /// More lines for its configuration, after those that every rig has.
+    pub configuration: String,
 }
 
 /// A lab of two paired sites. All of [`Lab`] can be used on it.
 #[derive(Debug)]
-pub(crate) struct Rig {
+pub struct Rig {
     // Dropped first: it needs the program in the directory.
     lab: Lab,
     _directory: tempfile::TempDir,
@@ -51,24 +54,37 @@ pub(crate) struct Rig {
 
 impl Rig {
     /// Two sites as any others.
-    pub(crate) fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         Self::with(&[])
     }
 
     /// Two sites, some of them different.
-    pub(crate) fn with(twists: &[(SiteIndex, Twist)]) -> Result<Self> {
+    pub fn with(twists: &[(SiteIndex, Twist)]) -> Result<Self> {
+        Self::make(twists, None)
+    }
+
+    /// [`Rig::with`], each site with a disk of `size` bytes of its own for its state.
+    pub fn with_disks(twists: &[(SiteIndex, Twist)], size: Bytes) -> Result<Self> {
+        Self::make(twists, Some(size))
+    }
+
+    fn make(twists: &[(SiteIndex, Twist)], disk: Option<Bytes>) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("ums-rig-").tempdir()?;
         let configuration = directory.path().join("site.toml");
-        fs::write(&configuration, CONFIGURATION)?;
+        for site in [A, B] {
+            let more = twists.iter().filter(|(of, _)| *of == site).map(|(_, twist)| &*twist.configuration);
+            let whole: String = [CONFIGURATION].into_iter().chain(more).collect();
+            fs::write(directory.path().join(format!("site.toml-{site}")), whole)?;
+        }
         let real = programs::find("ums")?;
         // Everything but the daemon is passed on as it is. `exec` keeps the pid, so the lab kills what it means to kill.
         let mut script = format!(
             "#!/bin/sh\nset -e\nreal='{}'\n[ \"$1 $2\" = '--json site' ] || exec \"$real\" \"$@\"\nname=$4\n\
-             set -- \"$real\" \"$@\" --config '{}'\ncase $name in\n",
+             set -- \"$real\" \"$@\" --config '{}'-$name\ncase $name in\n",
             real.display(),
             configuration.display()
         );
-        for (site, Twist { arguments, prelude, launcher }) in twists {
+        for (site, Twist { arguments, prelude, launcher, .. }) in twists {
             let arguments: Vec<String> = arguments.iter().map(|word| format!("'{word}'")).collect();
             let prelude_file = directory.path().join(format!("{site}.sh"));
             fs::write(&prelude_file, format!("{prelude}\nexec \"$@\"\n"))?;
@@ -83,7 +99,7 @@ impl Rig {
         let program = directory.path().join("ums");
         fs::write(&program, script)?;
         fs::set_permissions(&program, Permissions::from_mode(0o755))?;
-        let lab = Lab::with(2, Shape::open(), &program).context("cannot start two sites")?;
+        let lab = Lab::with_disks(2, Shape::open(), &program, disk).context("cannot start two sites")?;
         Ok(Self { lab, _directory: directory })
     }
 }
@@ -97,14 +113,14 @@ impl Deref for Rig {
 }
 
 /// `ums ARGS` at a site as people type it: without `--json`, with `input` as standard input.
-pub(crate) fn typed(site: &Site, args: &[&str], input: &str) -> Result<Finished> {
+pub fn typed(site: &Site, args: &[&str], input: &str) -> Result<Finished> {
     let mut command = Command::new(site.program());
     command.arg("--socket").arg(site.socket()).args(args);
     finish(command, input, PATIENCE)
 }
 
 /// Processes of a service, as this machine numbers them: those in its cgroup.
-pub(crate) fn processes_of(site: &Site, service: &str) -> Result<Vec<i32>> {
+pub fn processes_of(site: &Site, service: &str) -> Result<Vec<i32>> {
     let below = format!("{}/{service}/cgroup.procs", site.cgroup()?);
     // One list, whichever hierarchy it is in.
     let roots = ["freezer", "unified", ""].map(|hierarchy| Path::new("/sys/fs/cgroup").join(hierarchy));

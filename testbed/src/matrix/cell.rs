@@ -1,0 +1,167 @@
+//! One cell: a migration, a fault on its way, and the proof that nothing worse came of it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::faults::Fault;
+use super::sense::{End, may_end, senseless};
+use super::stage::Stage;
+use super::verdict::judge;
+use super::{memory, steps};
+use crate::cli::Outcome;
+use crate::fault::{Role, Step};
+use crate::net::{A, B, SiteIndex};
+use crate::service::{Service, kill};
+use crate::shaper::{BitRate, Cut, Shape};
+
+/// How long a fault lasts at most that ends nothing by itself: longer than every deadline of a rig's daemons.
+const LONGEST: Duration = Duration::from_secs(12);
+const POLL: Duration = Duration::from_millis(5);
+
+/// A step and a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cell {
+    /// Where a daemon waits.
+    pub step: Step,
+    /// What happens meanwhile.
+    pub fault: Fault,
+}
+
+impl Cell {
+    /// All that make sense, step by step.
+    pub fn all() -> Vec<Self> {
+        let cells = Step::ALL.into_iter().flat_map(|step| Fault::ALL.map(|fault| Self { step, fault }));
+        cells.filter(|cell| senseless(cell.step, cell.fault).is_none()).collect()
+    }
+
+    /// Its name: `STEP/FAULT`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.step.word(), self.fault)
+    }
+
+    /// The cell of this name, if it makes sense.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().into_iter().find(|cell| cell.name() == name)
+    }
+
+    /// Runs it. On `Ok` everything holds that the matrix asserts, all is mended, and the end is one of those that
+    /// [`may_end`] names. On `Err` something does not hold, or the fault did not happen; the sites are not to be used
+    /// again.
+    pub(crate) fn run(&self, stage: &Stage, service: &Service<'_>) -> Result<End> {
+        let source = service.site().index();
+        let destination = if source == A { B } else { A };
+        let outcome = self.migrate(stage, service, source, destination)?;
+        ensure!(
+            matches!(outcome.code, Some(0 | 1 | 3)),
+            "an exit code that means something else: {outcome:?}"
+        );
+        let end = judge(stage, service, source, destination)?;
+        let allowed = may_end(self.step, self.fault);
+        ensure!(allowed.contains(&end), "it ended as {end:?}, expected one of {allowed:?}: {outcome:?}");
+        Ok(end)
+    }
+
+    fn migrate(
+        &self,
+        stage: &Stage,
+        service: &Service<'_>,
+        source: SiteIndex,
+        destination: SiteIndex,
+    ) -> Result<Outcome> {
+        let waits = if self.step.role() == Role::Source { source } else { destination };
+        let act = self.fault.act();
+        stage.lay(waits, self.step, act.unwrap_or("pause"))?;
+        thread::scope(|scope| {
+            let migration = scope.spawn(|| service.try_migrate(destination));
+            let is_over = || migration.is_finished();
+            let happened = match act {
+                Some(_) => stage.wait_for_act(waits, self.step, is_over),
+                None => stage
+                    .wait_for_pause(waits, self.step, is_over)
+                    .and_then(|()| self.inject(stage, service, source, destination)),
+            };
+            // Whatever happened, the daemon must not wait for ever, nor this scope for it.
+            let lifted = stage.lift(waits, self.step);
+            if happened.is_ok() && self.fault.lasts() {
+                let end = Instant::now() + LONGEST;
+                while !migration.is_finished() && Instant::now() < end {
+                    thread::sleep(POLL);
+                }
+            }
+            let spoils = matches!(
+                self.fault,
+                Fault::FailDump | Fault::KillDump | Fault::FailRestore | Fault::KillRestore
+            );
+            let repaired = if spoils { Ok(()) } else { stage.repair() };
+            let outcome = migration.join().map_err(|_| anyhow!("the migration's thread panicked"));
+            happened.with_context(|| format!("the fault did not happen: {outcome:?}"))?;
+            lifted?;
+            repaired?;
+            if spoils {
+                let at = if matches!(self.fault, Fault::FailDump | Fault::KillDump) {
+                    source
+                } else {
+                    destination
+                };
+                ensure!(stage.mend_criu(at), "no CRIU was started: {outcome:?}");
+            }
+            outcome?
+        })
+    }
+
+    fn inject(
+        &self,
+        stage: &Stage,
+        service: &Service<'_>,
+        source: SiteIndex,
+        destination: SiteIndex,
+    ) -> Result<()> {
+        let (rig, name) = (&stage.rig, service.name());
+        let (from, to) = (rig.site(source), rig.site(destination));
+        let link = rig.net().link(A, B);
+        match self.fault {
+            Fault::KillSourceDaemon => from.kill9(),
+            Fault::KillDestinationDaemon => to.kill9(),
+            Fault::KillBothDaemons => from.kill9().and(to.kill9()),
+            Fault::KillSourceNest => kill(from.nest_pid(name)?),
+            Fault::KillDestinationNest => kill(to.nest_pid(name)?),
+            Fault::KillSourceKeeper => kill(from.keeper_pid(name)?),
+            Fault::KillDestinationKeeper => kill(to.keeper_pid(name)?),
+            Fault::FailDump => stage.spoil_criu(source, "fail"),
+            Fault::KillDump => stage.spoil_criu(source, "kill"),
+            Fault::FailRestore => stage.spoil_criu(destination, "fail"),
+            Fault::KillRestore => stage.spoil_criu(destination, "kill"),
+            Fault::CutBoth => link.cut(Cut::Both),
+            Fault::CutToDestination => link.cut(Cut::To(destination)),
+            Fault::CutToSource => link.cut(Cut::To(source)),
+            Fault::Slow => {
+                let slow = Shape { rate: Some(BitRate::mbit(20)), ..Shape::open() };
+                link.shape(slow.with_delay(Duration::from_millis(20)))
+            }
+            Fault::FullSource => from.disk()?.fill(),
+            Fault::FullDestination => to.disk()?.fill(),
+            Fault::NoMemory => memory::take(rig.net().tag(), to),
+            Fault::Restarted => {
+                for site in [from, to] {
+                    let started = site.ums(&["start", name])?;
+                    // Where it is being moved the lock says no; where it is not, nothing is known of it.
+                    let may =
+                        site.index() == destination && steps::moment(self.step) == steps::Moment::Resumed;
+                    ensure!(
+                        started.code == Some(1) || may,
+                        "a second copy may be started at {}: {started:?}",
+                        site.name()
+                    );
+                }
+                Ok(())
+            }
+            Fault::SourceHostDies => from.lose_power(),
+            Fault::DestinationHostDies => to.lose_power(),
+            Fault::Again | Fault::Twice | Fault::ClockForward | Fault::ClockBack => {
+                bail!("{} is done by the daemon itself", self.fault)
+            }
+        }
+    }
+}
