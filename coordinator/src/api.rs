@@ -21,7 +21,7 @@ use axum::Router;
 use axum::http::{StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use ums_model::error::{ErrorCode, WireError};
 use ums_sites::adapter::SiteAdapter;
 
@@ -62,6 +62,8 @@ fn routes<S: SiteAdapter>() -> Vec<Route<S>> {
         ("POST", "/v1/sites/invite", post(sites::invite::<S>)),
         ("POST", "/v1/sites/accept", post(sites::accept::<S>)),
         ("DELETE", "/v1/sites/{name}", delete(sites::remove::<S>)),
+        ("GET", "/v1/sites/{name}/policy", get(sites::policy::<S>)),
+        ("PUT", "/v1/sites/{name}/policy", put(sites::set_policy::<S>)),
         ("GET", "/v1/tokens", get(tokens::list::<S>)),
         ("POST", "/v1/tokens", post(tokens::create::<S>)),
         ("DELETE", "/v1/tokens/{name}", delete(tokens::remove::<S>)),

@@ -108,6 +108,12 @@ impl Chronicles {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
+    /// The migrations that have not ended.
+    pub(crate) fn under_way(&self) -> Vec<MigrationRow> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().map(|chronicle| chronicle.row.clone()).collect()
+    }
+
     /// The newest migration of `service` that has not ended.
     pub(crate) fn of_service(&self, service: &ServiceName) -> Option<MigrationId> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,8 +14,9 @@ use tokio::time::timeout;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::facts::Answer;
 use ums_model::message::{About, PeerMessage};
-use ums_model::names::{Digest, Epoch, MigrationId, ServiceName};
-use ums_model::plan::{LinkFacts, SiteFacts};
+use ums_model::names::{Digest, Epoch, Fingerprint, MigrationId, ServiceName};
+use ums_model::plan::{Blocker, LinkFacts, SiteFacts};
+use ums_model::policy::Wish;
 use ums_sites::adapter::SiteAdapter;
 use ums_transfer::frame::{Channel, FrameError, Kind, MAX_DATA};
 use ums_transfer::link::{Link, Purpose};
@@ -31,6 +32,9 @@ const MEASURE_BYTES: usize = 2 * 1024 * 1024;
 /// Most bytes that an asking site may have thrown away here on one link.
 const MEASURE_MOST: usize = 16 * MEASURE_BYTES;
 
+/// Most blockers that are taken over from another site: it may say what it likes.
+const BLOCKERS: usize = 32;
+
 /// What another site said about itself, and how far away it is.
 #[derive(Debug)]
 pub(crate) struct There {
@@ -40,24 +44,31 @@ pub(crate) struct There {
     pub(crate) image_present: bool,
     /// The link to it.
     pub(crate) link: LinkFacts,
+    /// What its policy has against the service.
+    pub(crate) blockers: Vec<Blocker>,
 }
 
 /// Asks a paired site about itself. Touches nothing there; safe to repeat.
 pub(crate) async fn ask_facts<S: SiteAdapter>(
     core: &Core<S>,
     peer: &PairedRow,
-    service: &ServiceName,
+    wish: &Wish,
     image: &Digest,
 ) -> Result<There, WireError> {
+    let service = &wish.service;
     let mut link = core.dial(peer, Purpose::Control).await?;
     let cut = |error: FrameError| failure::cut(&peer.name, "asking it about itself", &error);
     let answer = core.config.deadlines.answer;
     link.frames
-        .send(&PeerMessage::FactsRequest { service: service.clone(), image: *image })
+        .send(&PeerMessage::FactsRequest {
+            service: service.clone(),
+            image: *image,
+            wish: Some(Box::new(wish.clone())),
+        })
         .await
         .map_err(cut)?;
-    let (mut facts, image_present) = match link.frames.expect(answer).await.map_err(cut)? {
-        PeerMessage::Facts { site, image_present } => (*site, image_present),
+    let (mut facts, image_present, blockers) = match link.frames.expect(answer).await.map_err(cut)? {
+        PeerMessage::Facts { site, image_present, blockers } => (*site, image_present, blockers),
         PeerMessage::Refused { error, .. } => return Err(error),
         _ => return Err(unexpected(peer)),
     };
@@ -68,7 +79,8 @@ pub(crate) async fn ask_facts<S: SiteAdapter>(
     let link_facts = measured.await.unwrap_or(Err(FrameError::Silent { after: answer })).map_err(cut)?;
     // What was asked is answered.
     let _ = timeout(answer, link.close()).await;
-    Ok(There { facts, image_present, link: link_facts })
+    let blockers = blockers.into_iter().take(BLOCKERS).collect();
+    Ok(There { facts, image_present, link: link_facts, blockers })
 }
 
 /// Asks a paired site what its journal says. Touches nothing there; safe to repeat.
@@ -142,8 +154,10 @@ pub(crate) async fn serve<S: SiteAdapter>(core: &Core<S>, mut link: Link) -> Res
             continue;
         }
         let answer = match frame.control::<PeerMessage>().map_err(cut)? {
-            PeerMessage::FactsRequest { service, image } => {
-                frames.writer.alive_while(own_facts(core, &service, &image)).await.map_err(cut)?
+            PeerMessage::FactsRequest { service, image, wish } => {
+                let asker = &link.peer.fingerprint;
+                let facts = own_facts(core, asker, &service, &image, wish.as_deref());
+                frames.writer.alive_while(facts).await.map_err(cut)?
             }
             PeerMessage::Query { about } => {
                 let answer = journal_says(core, &link.peer.fingerprint, &about).await?;
@@ -159,11 +173,22 @@ pub(crate) async fn serve<S: SiteAdapter>(core: &Core<S>, mut link: Link) -> Res
     }
 }
 
-async fn own_facts<S: SiteAdapter>(core: &Core<S>, service: &ServiceName, image: &Digest) -> PeerMessage {
+async fn own_facts<S: SiteAdapter>(
+    core: &Core<S>,
+    asker: &Fingerprint,
+    service: &ServiceName,
+    image: &Digest,
+    wish: Option<&Wish>,
+) -> PeerMessage {
     let look = async {
         let site = Box::new(core.facts().await?);
         let image_present = has_image(core, image).await?;
-        Ok::<_, WireError>(PeerMessage::Facts { site, image_present })
+        let asker = core.peers.by_fingerprint(asker);
+        let blockers = match (asker, wish) {
+            (Some(asker), Some(wish)) => core.against_arrival(&asker, wish),
+            _ => Vec::new(),
+        };
+        Ok::<_, WireError>(PeerMessage::Facts { site, image_present, blockers })
     };
     look.await.unwrap_or_else(|error| {
         let about = About {
@@ -190,11 +215,12 @@ pub(crate) async fn has_image<S: SiteAdapter>(core: &Core<S>, image: &Digest) ->
 /// another one that made an epoch of the same number must not take its outcome for that of its own.
 pub(crate) async fn journal_says<S: SiteAdapter>(
     core: &Core<S>,
-    asker: &ums_model::names::Fingerprint,
+    asker: &Fingerprint,
     about: &About,
 ) -> Result<Answer, WireError> {
     let row = core.journal.migration(about.migration).await.map_err(|error| failure::journal(&error))?;
-    let Some(row) = row.filter(|row| row.peer == *asker && row.service == about.service) else {
+    let Some(row) = row.filter(|row| core.peers.are_one(&row.peer, asker) && row.service == about.service)
+    else {
         return Ok(Answer::NeverHeard);
     };
     Ok(match row.epoch.cmp(&about.epoch) {

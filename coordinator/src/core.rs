@@ -20,6 +20,7 @@ use crate::desk::{Desks, Hold, Holder, Lane};
 use crate::failure;
 use crate::journal::{Journal, PairedRow};
 use crate::peers::{self, Peers};
+use crate::policies::Policies;
 use crate::promises::Promises;
 use crate::queue::Queue;
 
@@ -41,6 +42,8 @@ pub(crate) struct Core<S> {
     pub(crate) desks: Desks,
     /// What each migration tells.
     pub(crate) chronicles: Chronicles,
+    /// What each of them may do.
+    pub(crate) policies: Policies,
     /// What was promised to other sites.
     pub(crate) promises: Promises,
     /// Whose turn it is to leave.

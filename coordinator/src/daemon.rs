@@ -26,6 +26,7 @@ use crate::core::Core;
 use crate::desk::Desks;
 use crate::journal::{Journal, JournalError};
 use crate::peers::Peers;
+use crate::policies::Policies;
 use crate::promises::Promises;
 use crate::queue::Queue;
 use crate::recovery::recover;
@@ -110,6 +111,7 @@ impl Coordinator {
             listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
         let peers = Peers::default();
         peers.reload(&journal).await?;
+        let policies = Policies::read(&journal).await?;
         let core = Arc::new(Core {
             greeting: Greeting::new(config.name.clone()),
             departures: Queue::new(config.limits.migrations, config.limits.queue),
@@ -120,6 +122,7 @@ impl Coordinator {
             journal,
             identity,
             peers,
+            policies,
             desks: Desks::default(),
             chronicles: Chronicles::default(),
             promises: Promises::default(),

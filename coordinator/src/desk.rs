@@ -81,6 +81,32 @@ impl Desks {
         Arc::clone(desk)
     }
 
+    /// The desk of `service`, if there is one. For names that others make up: asking makes no desk.
+    pub(crate) fn find(&self, service: &ServiceName) -> Option<Arc<Desk>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).get(service).cloned()
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Takes away the desk of a name of which nothing is known: an offer that was rejected has left nothing else.
+    pub(crate) fn tidy(&self, service: &ServiceName) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_bare = all.get(service).is_some_and(|desk| {
+            let shown = desk.shown();
+            // Whoever has it in hand may be about to use it.
+            Arc::strong_count(desk) == 1
+                && shown.standing == Standing::default()
+                && shown.holder.is_none()
+                && shown.alarm.is_none()
+        });
+        if is_bare {
+            all.remove(service);
+        }
+    }
+
     /// All that were ever asked for.
     pub(crate) fn all(&self) -> Vec<Arc<Desk>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()

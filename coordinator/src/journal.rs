@@ -16,11 +16,13 @@
 mod error;
 mod events;
 mod migrations;
+mod policies;
 mod records;
 mod reserve;
 mod schema;
 mod sites;
 mod tokens;
+mod trust;
 
 use std::path::Path;
 use std::thread;
@@ -30,6 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use error::JournalError;
 pub(crate) use migrations::{MigrationRow, Role};
+pub(crate) use policies::ArrivalRow;
 use reserve::Reserve;
 pub(crate) use sites::{Direction, PairedRow, Redeemed};
 pub(crate) use tokens::{TokenRole, TokenRow};

@@ -20,7 +20,8 @@
 //!    what the rules say; `chronicle`: what a migration tells, and what its numbers mean;
 //! 3. `source`: a migration at the site that gives, as a list of steps; `destination`: at the site that takes;
 //! 4. `settle`: from the commit, or from a failure, to the end; `recovery`: the same after a restart;
-//! 5. `peers`, `pairing`, `control`, `preflight`, `promises`, `queue`: whom to trust, and what to know before anything begins;
+//! 5. `peers`, `pairing`, `policies`, `control`, `preflight`, `promises`, `queue`: whom to trust, and what to know before
+//!    anything begins;
 //! 6. `services`, `migrations`, `api`, [`view`]: what users ask for; `daemon`: all of it put together.
 //!
 //! Two rules hold everywhere. *Write first, act second*: a decision is durable before anything is done about it, and
@@ -53,6 +54,7 @@ mod addresses;
 mod control;
 mod pairing;
 mod peers;
+mod policies;
 mod preflight;
 mod promises;
 mod queue;

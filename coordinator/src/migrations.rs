@@ -161,6 +161,7 @@ async fn view<S: SiteAdapter>(core: &Core<S>, row: MigrationRow) -> MigrationVie
         destination,
         mode: row.mode,
         approach: row.approach,
+        user_namespace: row.spec.user_namespace,
         state,
         phase,
         alarm,

@@ -82,6 +82,7 @@ pub(crate) async fn unpair<S: SiteAdapter>(core: &Core<S>, name: &SiteName) -> R
     }
     core.journal.unpair(site.fingerprint).await.map_err(|error| failure::journal(&error))?;
     core.peers.reload(&core.journal).await.map_err(|error| failure::journal(&error))?;
+    core.policies.reload(&core.journal).await.map_err(|error| failure::journal(&error))?;
     tracing::info!(site = %name, fingerprint = %site.fingerprint, "unpaired");
     Ok(())
 }

@@ -44,6 +44,11 @@ impl Peers {
         })
     }
 
+    /// Whether both are keys of the same site.
+    pub(crate) fn are_one(&self, one: &Fingerprint, other: &Fingerprint) -> bool {
+        one == other
+    }
+
     /// All, by name.
     pub(crate) fn all(&self) -> Vec<PairedRow> {
         let mut all: Vec<_> = self.read().values().cloned().collect();

@@ -2,7 +2,8 @@
 
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{MigrationId, ServiceName, SiteName};
-use ums_model::plan::{LinkFacts, Plan, ServiceFacts, SiteFacts, plan};
+use ums_model::plan::{HEADROOM_PERCENT, LinkFacts, Plan, ServiceFacts, SiteFacts, plan};
+use ums_model::policy::Wish;
 use ums_model::spec::ServiceSpec;
 use ums_sites::adapter::SiteAdapter;
 
@@ -39,10 +40,17 @@ pub(crate) async fn preflight<S: SiteAdapter>(
     let spec = spec_of(core, service).await?;
     let mut facts = look_at_service(core, service, within).await?;
     let here = core.facts().await?;
-    let There { facts: there, image_present, link } =
-        control::ask_facts(core, &peer, service, &spec.image.digest).await?;
+    let wish = Wish::of(
+        &spec,
+        facts.memory.plus_percent(HEADROOM_PERCENT),
+        (facts.files + facts.image_bytes).plus_percent(HEADROOM_PERCENT),
+    );
+    let own = core.against_departure(&peer, service);
+    let There { facts: there, image_present, link, blockers } =
+        control::ask_facts(core, &peer, &wish, &spec.image.digest).await?;
     facts.image_at_destination = image_present;
-    let plan = plan(&spec, &facts, &here, &there, Some(link));
+    let mut plan = plan(&spec, &facts, &here, &there, Some(link));
+    plan.block(own.into_iter().chain(blockers));
     Ok(Preflight { plan, spec, service: facts, peer, here, there, link })
 }
 

@@ -29,6 +29,7 @@ pub(crate) async fn create<S: SiteAdapter>(
     spec.check().map_err(|error| {
         WireError::new(ErrorCode::InvalidSpec, format!("the description of {service} is invalid: {error}"))
     })?;
+    core.is_own(&service).await?;
     core.write(&mut lane, None, [before, vec![Record::Created]].concat()).await?;
     let doing = format!("start service {service}");
     match core.within(deadlines.change, &doing, core.site.run(&spec)).await {

@@ -8,6 +8,7 @@ mod proxy;
 mod crashes;
 mod doubles;
 mod moves;
+mod policies;
 mod refusals;
 mod resolve;
 mod strangers;

@@ -261,6 +261,8 @@ pub struct MigrationView {
     pub mode: Mode,
     /// On which level.
     pub approach: Approach,
+    /// Whether the service has a user namespace of its own.
+    pub user_namespace: bool,
     /// How far it is.
     pub state: MigrationState,
     /// The phase that it is in.

@@ -8,7 +8,7 @@
 //! 4. [`facts`], [`action`], [`source`], [`destination`], [`standing`], [`nest`]: who may run a service, as pure state
 //!    machines. This is the safety core;
 //! 5. [`message`]: what two Coordinators say to each other;
-//! 6. [`plan`]: whether a service can move, and what it will cost.
+//! 6. [`plan`]: whether a service can move, and what it will cost; [`policy`]: what a paired site may do.
 //!
 //! This crate never does I/O, never waits, never looks at a clock and contains no `unsafe`: a function here gets all
 //! it may know as arguments, so that every one of its answers can be replayed and tested without a machine.
@@ -35,5 +35,6 @@ pub mod standing;
 
 pub mod message;
 pub mod plan;
+pub mod policy;
 
 pub use illegal::IllegalEvent;

@@ -26,7 +26,8 @@ use crate::action::Word;
 use crate::error::{ErrorCode, WireError};
 use crate::facts::Answer;
 use crate::names::{Bytes, Digest, Epoch, MigrationId, ServiceName};
-use crate::plan::SiteFacts;
+use crate::plan::{Blocker, SiteFacts};
+use crate::policy::Wish;
 
 pub use offer::{BlobInfo, ImageOffer, Needs, Offer, RestoreRequirements, Sizes};
 
@@ -161,6 +162,10 @@ pub enum PeerMessage {
         service: ServiceName,
         /// Its image.
         image: Digest,
+        /// What it would take of the site that is asked, so that its policy can be looked at. A site that does not say
+        /// so hears of the policy when it offers the service.
+        #[serde(default)]
+        wish: Option<Box<Wish>>,
     },
     /// Either: this.
     Facts {
@@ -168,6 +173,9 @@ pub enum PeerMessage {
         site: Box<SiteFacts>,
         /// Whether the image that was asked for is here completely.
         image_present: bool,
+        /// What the policy of this site for the asking one has against the service.
+        #[serde(default)]
+        blockers: Vec<Blocker>,
     },
 }
 

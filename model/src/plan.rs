@@ -141,6 +141,23 @@ pub fn plan(
     Plan { feasible, mode: Mode::Cold, approaches, blockers, warnings, predicted }
 }
 
+impl Plan {
+    /// Adds what a site's policy has against it: a plan that was feasible is not any more.
+    pub fn block(&mut self, blockers: impl IntoIterator<Item = Blocker>) {
+        self.blockers.extend(blockers);
+        if self.blockers.is_empty() {
+            return;
+        }
+        self.feasible = false;
+        self.predicted = None;
+        for approach in &mut self.approaches {
+            if approach.feasibility == Feasibility::Feasible {
+                approach.feasibility = Feasibility::Blocked;
+            }
+        }
+    }
+}
+
 /// A service lives in one kind of nest; the others are open only to a service that was started in them.
 fn approach_plan(approach: Approach, service: &ServiceFacts, feasible: bool) -> ApproachPlan {
     let feasibility = if approach != service.approach {

@@ -162,6 +162,16 @@ impl Lab {
     fn pair(&self, one: SiteIndex, other: SiteIndex) -> Result<()> {
         let invitation = self.site(other).ums(&["pair", "invite"])?.success()?;
         self.site(one).ums(&["pair", "accept", invitation.text("token")?])?.success()?;
+        self.trust(one, other)
+    }
+
+    /// Lets the services of each of two paired sites use the site mounts of the other: the recorder of every service that
+    /// the lab starts is one, and by default a paired site gets none.
+    pub fn trust(&self, one: SiteIndex, other: SiteIndex) -> Result<()> {
+        for (here, there) in [(one, other), (other, one)] {
+            let name = self.site(there).name();
+            self.site(here).ums(&["sites", "policy", name, "--site-mounts", "*"])?.success()?;
+        }
         Ok(())
     }
 }

@@ -31,8 +31,11 @@ pub(crate) enum Command {
     /// Introduce two sites to each other, once.
     #[command(subcommand)]
     Pair(PairCommand),
-    /// List this site and the sites that it is paired with.
-    Sites,
+    /// List this site and the sites that it is paired with; see and change what they may do.
+    Sites {
+        #[command(subcommand)]
+        command: Option<SitesCommand>,
+    },
     /// Forget a paired site.
     Unpair {
         /// The other site.
@@ -221,6 +224,49 @@ pub(crate) enum PairCommand {
         /// The token.
         token: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SitesCommand {
+    /// Show what a paired site may do here; with options, change it first. Services that are here stay.
+    Policy(PolicyArgs),
+}
+
+/// Lists have commas between their entries; an empty one, '', allows nothing.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// The paired site.
+    pub(crate) site: String,
+    /// Names of services that may come from there, for example 'web-*,db'.
+    #[arg(long, value_name = "GLOBS")]
+    pub(crate) incoming: Option<String>,
+    /// Names of services that may go there.
+    #[arg(long, value_name = "GLOBS")]
+    pub(crate) outgoing: Option<String>,
+    /// Services from there at once.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_services: Option<u32>,
+    /// Services on their way here from there at once; more are asked to wait.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_migrations: Option<u32>,
+    /// Memory of all services from there together, for example 8g; 'none' for what the site has left.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_memory: Option<String>,
+    /// Disk space of all services from there together; 'none' for what the site has left.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_disk: Option<String>,
+    /// Ports of this site that they may publish, for example '80,1024-65535'.
+    #[arg(long, value_name = "RANGES")]
+    pub(crate) ports: Option<String>,
+    /// Site mounts of this site that they may use.
+    #[arg(long, value_name = "GLOBS")]
+    pub(crate) site_mounts: Option<String>,
+    /// Whether they may run without a user namespace of their own: their root is then root on this host.
+    #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes", value_parser = ["yes", "no"])]
+    pub(crate) allow_no_user_namespace: Option<String>,
+    /// Begin with the defaults; other options are applied to them.
+    #[arg(long)]
+    pub(crate) reset: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -153,6 +153,11 @@ impl Daemon {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// PUT.
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> CallResult<Value> {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
     /// DELETE.
     pub(crate) async fn delete(&self, path: &str) -> CallResult<Value> {
         self.call(Method::DELETE, path, None).await

@@ -4,6 +4,7 @@
 mod drain;
 mod exec;
 mod migrate;
+mod policy;
 mod resolve;
 mod services;
 mod sites;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use ums_model::error::{ErrorCode, WireError};
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, SitesCommand};
 use crate::client::{CallResult, Daemon};
 use crate::{inner, render, site};
 
@@ -84,7 +85,8 @@ fn usage(error: &anyhow::Error, json: bool) -> ExitCode {
 async fn client_command(context: &Context, command: Command) -> CallResult<u8> {
     match command {
         Command::Pair(command) => sites::pair(context, command).await,
-        Command::Sites => sites::list(context).await,
+        Command::Sites { command: None } => sites::list(context).await,
+        Command::Sites { command: Some(SitesCommand::Policy(args)) } => policy::policy(context, args).await,
         Command::Unpair { site } => sites::unpair(context, &site).await,
         Command::Doctor => sites::doctor(context).await,
         Command::Token(command) => sites::token(context, command).await,

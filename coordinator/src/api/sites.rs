@@ -9,6 +9,7 @@ use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Bytes, Digest, ServiceName, SiteName};
 use ums_model::phase::Approach;
 use ums_model::plan::{ServiceFacts, plan};
+use ums_model::policy::Policy;
 use ums_model::spec::{ImageRef, ServiceSpec};
 use ums_sites::adapter::SiteAdapter;
 use ums_transfer::link::Purpose;
@@ -50,6 +51,23 @@ pub(super) async fn remove<S: SiteAdapter>(
 ) -> Result<StatusCode, Failure> {
     pairing::unpair(&core, &name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn policy<S: SiteAdapter>(
+    State(core): State<Arc<Core<S>>>,
+    Named(name): Named<SiteName>,
+) -> Answer<Policy> {
+    json(core.policies.of(&core.peers.by_name(&name)?.fingerprint))
+}
+
+pub(super) async fn set_policy<S: SiteAdapter>(
+    State(core): State<Arc<Core<S>>>,
+    Named(name): Named<SiteName>,
+    Body(policy): Body<Policy>,
+) -> Answer<Policy> {
+    let peer = core.peers.by_name(&name)?;
+    core.set_policy(&peer, policy).await?;
+    json(core.policies.of(&peer.fingerprint))
 }
 
 /// The checks that a plan makes of any site, made on this one, and a call at every paired site.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ums_model::destination;
 use ums_model::error::{ErrorCode, WireError};
-use ums_model::message::PeerMessage;
+use ums_model::message::{Offer, PeerMessage};
 use ums_model::names::Bytes;
 use ums_model::phase::Phase;
 use ums_model::standing::Record;
@@ -16,6 +16,19 @@ use ums_transfer::frame::FrameWriter;
 use super::steps::{Arrival, alive_unless, replaced};
 use crate::failure;
 use crate::fault::Step;
+
+/// How much more than it was said to need a service may bring: it grows until it is frozen, and its images come on top.
+const SLACK: Bytes = Bytes::gib(1);
+
+/// What a dump may come to. The other site has said how much it needs, and that much was found to be there; a stream
+/// without an end would fill memory that was promised to nobody.
+fn limits(offer: &Offer) -> archive::Limits {
+    let (needs, sizes) = (&offer.needs, &offer.sizes);
+    let said = needs.memory.max(sizes.memory) + needs.disk.max(sizes.files);
+    let most = (said.plus_percent(100) + SLACK).get();
+    let default = archive::Limits::default();
+    archive::Limits { bytes: default.bytes.min(most), item_bytes: default.item_bytes.min(most), ..default }
+}
 
 impl<S: SiteAdapter> Arrival<'_, S> {
     /// HELD is durable, and was told.
@@ -59,7 +72,7 @@ impl<S: SiteAdapter> Arrival<'_, S> {
         let moved = AtomicU64::new(0);
         let observe = |stats: archive::RelayStats| moved.store(stats.bytes, Ordering::Relaxed);
         let frames = &mut self.link.frames;
-        let relaying = relay(&mut frames.reader, &mut nest, archive::Limits::default(), observe);
+        let relaying = relay(&mut frames.reader, &mut nest, limits(&self.offer), observe);
         let relaying = chronicle.while_moving(journal, Phase::Transfer, &moved, expected, relaying);
         let relayed = tokio::select! {
             biased;

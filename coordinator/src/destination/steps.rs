@@ -7,9 +7,10 @@ use tokio_util::sync::CancellationToken;
 use ums_model::action::{Action, Word};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::{About, Offer, PeerMessage};
-use ums_model::names::{Bytes, Digest};
+use ums_model::names::{Bytes, Digest, Epoch, Fingerprint};
 use ums_model::phase::{Mode, Outcome, Phase};
-use ums_model::plan::{ServiceFacts, SiteFacts, plan};
+use ums_model::plan::{Blocker, ServiceFacts, SiteFacts, plan};
+use ums_model::policy::Wish;
 use ums_model::standing::Role as Half;
 use ums_model::{destination, source};
 use ums_sites::adapter::{Blob, SiteAdapter};
@@ -59,7 +60,8 @@ pub(super) async fn offered<S: SiteAdapter>(
         Ok(entered) => entered,
         Err(error) => {
             tracing::info!(service = %about.service, migration = %about.migration, from = %name, %error, "an offer is rejected");
-            let highest = core.desks.desk(&about.service).standing().epoch();
+            core.desks.tidy(&about.service);
+            let highest = core.desks.find(&about.service).map_or(Epoch::ZERO, |desk| desk.standing().epoch());
             let reject = PeerMessage::Reject { about, error, highest };
             return link
                 .frames
@@ -86,7 +88,7 @@ struct Entered {
 /// Whether the service is welcome; if it is, the reservation is durable. `Err`: nothing has happened.
 async fn enter<S: SiteAdapter>(
     core: &Arc<Core<S>>,
-    peer: &ums_model::names::Fingerprint,
+    peer: &Fingerprint,
     about: &About,
     offer: &Offer,
 ) -> Result<Entered, WireError> {
@@ -94,12 +96,10 @@ async fn enter<S: SiteAdapter>(
     let peer = core.peers.by_fingerprint(peer).ok_or_else(|| {
         WireError::new(ErrorCode::NotPaired, "the site that offers is not paired any more".to_owned())
     })?;
-    if !core.config.incoming {
-        let message = format!("site {} takes no services of other sites", core.config.name);
-        return Err(WireError::new(ErrorCode::Refused, message)
-            .with_hint("set `incoming = true` in its configuration"));
-    }
     check(about, offer)?;
+    let wish = wish_of(offer);
+    refuse_by_policy(&core.against_arrival(&peer, &wish))?;
+    must_be_its_own(core, about, &peer.fingerprint).await?;
     let holder = core.holder(Some(about.migration), "arriving", Hold::Yielding);
     let stop = holder.stop.clone();
     let mut lane = core.take(&about.service, holder).await?;
@@ -116,6 +116,8 @@ async fn enter<S: SiteAdapter>(
     let missing = core.within(core.config.deadlines.facts, "look at an image", look).await?;
     let has = core.facts().await?;
     room_for(offer, &missing, &has)?;
+    // Once more, now together with taking the place: another offer may have come at the same time.
+    refuse_by_policy(&core.admit(&peer, &wish).await?)?;
     core.promises.make(&about.service, &offer.needs, &has)?;
 
     let row = MigrationRow {
@@ -137,6 +139,10 @@ async fn enter<S: SiteAdapter>(
             let chronicle = core.chronicles.begin(row, core.config.name.clone(), std::time::Duration::ZERO);
             chronicle.enter(&core.journal, Phase::Reserve).await;
             chronicle.leave(&core.journal, Phase::Reserve, None).await;
+            if !offer.spec.user_namespace {
+                let text = "without a user namespace: the policy for the source allows it".to_owned();
+                chronicle.note(&core.journal, text).await;
+            }
             Ok(Entered { lane, stop, chronicle, missing, permit })
         }
         Err(error) => {
@@ -174,12 +180,51 @@ fn check(about: &About, offer: &Offer) -> Result<(), WireError> {
     if offer.spec.name != about.service || offer.spec.image.digest != offer.image.digest {
         return invalid(format!("the offer of {} describes another service or image", about.service));
     }
+    if offer.needs.ports != offer.spec.ports {
+        return invalid(format!("the offer of {} asks for other ports than it publishes", about.service));
+    }
     if offer.mode != Mode::Cold {
         let message =
             format!("cannot take {} in mode {}: this version knows only cold", about.service, offer.mode);
         return Err(WireError::new(ErrorCode::Unsupported, message));
     }
     Ok(())
+}
+
+/// What the service would take of this site: what the offer asks for, and no less than it says that there is.
+fn wish_of(offer: &Offer) -> Wish {
+    let (needs, sizes) = (&offer.needs, &offer.sizes);
+    Wish::of(&offer.spec, needs.memory.max(sizes.memory), needs.disk.max(sizes.files))
+}
+
+fn refuse_by_policy(blockers: &[Blocker]) -> Result<(), WireError> {
+    let Some((first, others)) = blockers.split_first() else { return Ok(()) };
+    let mut error = WireError::from(first.clone());
+    for other in others {
+        error.message = format!("{}; and {}", error.message, other.message);
+        error.hint = format!("{}; and {}", error.hint, other.remedy);
+    }
+    Err(error)
+}
+
+/// A migration belongs to the two sites and the service that it began with: its id opens nothing to anybody else, and is
+/// never used again.
+async fn must_be_its_own<S: SiteAdapter>(
+    core: &Core<S>,
+    about: &About,
+    peer: &Fingerprint,
+) -> Result<(), WireError> {
+    let row = core.journal.migration(about.migration).await.map_err(|error| failure::journal(&error))?;
+    let Some(row) = row else { return Ok(()) };
+    let own = core.peers.are_one(&row.peer, peer)
+        && row.role == Role::Destination
+        && row.service == about.service
+        && row.ended.is_none();
+    if own {
+        return Ok(());
+    }
+    let message = format!("migration {} is another one, or has ended", about.migration);
+    Err(WireError::new(ErrorCode::NotPaired, message).with_hint("begin a new migration: ums migrate"))
 }
 
 /// A service of this name that lives here, comes from elsewhere or waits for an operator is not to be disturbed.

@@ -11,6 +11,7 @@ use ums_model::action::Word;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::facts::Answer;
 use ums_model::message::{About, PeerMessage};
+use ums_model::names::Fingerprint;
 use ums_model::phase::Phase;
 use ums_model::source;
 use ums_model::standing::{Role as Half, Standing};
@@ -28,6 +29,10 @@ use crate::fault::Step;
 use crate::journal::{MigrationRow, Role};
 use crate::recovery::attend;
 use crate::settle::{Settled, conclude, is_settled, outcome, settle};
+
+/// Most names of which anything is known here before words about others leave no tombstones any more: above what any
+/// site has of services, and small enough that nobody can fill the journal.
+const NAMES: usize = 10_000;
 
 /// The source said something that is no offer. `Err` only if the link is of no further use.
 pub(super) async fn told<S: SiteAdapter>(
@@ -64,15 +69,19 @@ pub(super) async fn told<S: SiteAdapter>(
 /// COMMIT or ABORT. `Ok` is the answer.
 async fn take_in<S: SiteAdapter>(
     core: &Arc<Core<S>>,
-    peer: &ums_model::names::Fingerprint,
+    peer: &Fingerprint,
     about: &About,
     word: Word,
     message: &PeerMessage,
 ) -> Result<PeerMessage, WireError> {
-    let desk = core.desks.desk(&about.service);
+    let standing = || core.desks.find(&about.service).map(|desk| desk.standing()).unwrap_or_default();
     let found = core.journal.migration(about.migration).await.map_err(|error| failure::journal(&error))?;
     let row = match found {
-        Some(row) if row.peer == *peer && row.service == about.service && row.role == Role::Destination => {
+        Some(row)
+            if core.peers.are_one(&row.peer, peer)
+                && row.service == about.service
+                && row.role == Role::Destination =>
+        {
             Some(row)
         }
         Some(_) => {
@@ -84,10 +93,11 @@ async fn take_in<S: SiteAdapter>(
         }
         None => None,
     };
-    match (may_be_taken_in(&desk.standing(), row.as_ref(), about), &row) {
+    let taken_in = may_be_taken_in(&standing(), row.as_ref(), about);
+    match (taken_in && (row.is_some() || may_leave_a_tombstone(core, peer, about)), &row) {
         (true, _) => {}
         (false, Some(_)) => return Ok(state(about, journal_says(core, peer, about).await?)),
-        (false, None) => return Ok(state(about, of_the_unknown(&desk.standing(), about))),
+        (false, None) => return Ok(state(about, of_the_unknown(&standing(), about))),
     }
     let holder = core.holder(Some(about.migration), "being decided", Hold::Brief);
     let Ok(mut lane) = core.take(&about.service, holder).await else {
@@ -158,6 +168,15 @@ fn may_be_taken_in(standing: &Standing, row: Option<&MigrationRow>, about: &Abou
         (Ordering::Greater, Some(_)) => resting,
         (Ordering::Equal | Ordering::Less, _) => false,
     }
+}
+
+/// Whether a word about a migration that was never heard of may leave a record: for a name that could have come from
+/// that site, and not for ever more names.
+fn may_leave_a_tombstone<S: SiteAdapter>(core: &Core<S>, peer: &Fingerprint, about: &About) -> bool {
+    let policy = core.peers.by_fingerprint(peer).map(|peer| core.policies.of(&peer.fingerprint));
+    let name = about.service.as_str();
+    policy.is_some_and(|policy| policy.incoming.iter().any(|glob| glob.matches(name)))
+        && (core.desks.find(&about.service).is_some() || core.desks.count() < NAMES)
 }
 
 /// What a source hears about a migration that is not known here and leaves no tombstone any more. Where the epoch is

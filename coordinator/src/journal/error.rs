@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
+use ums_model::names::MigrationId;
 
 /// The journal failed. After a failed write nothing that it should have said holds.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,9 @@ pub(crate) enum JournalError {
     /// A value cannot be written as JSON.
     #[error("cannot write {what} into the journal")]
     Encode { what: &'static str, source: serde_json::Error },
+    /// A migration with this id is another one, or has ended.
+    #[error("the journal has another migration {id}")]
+    Taken { id: MigrationId },
     /// The daemon is shutting down.
     #[error("the journal is closed")]
     Closed,

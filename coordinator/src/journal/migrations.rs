@@ -176,9 +176,15 @@ pub(super) fn insert(db: &Connection, row: &MigrationRow) -> Result<(), JournalE
     let failed = |source| JournalError::Database { action: "begin a migration", source };
     let spec =
         serde_json::to_string(&row.spec).map_err(|source| JournalError::Encode { what: "a spec", source })?;
-    let sql = "INSERT OR REPLACE INTO migrations
+    // An id that is taken belongs to the migration that has it: no other site may put its own in that place.
+    let sql = "INSERT INTO migrations
                (id, service, epoch, role, peer, peer_name, mode, approach, spec, started_unix_ms, told)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+               ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, mode = excluded.mode,
+                   approach = excluded.approach, spec = excluded.spec, peer_name = excluded.peer_name,
+                   started_unix_ms = excluded.started_unix_ms, told = excluded.told
+               WHERE service = excluded.service AND role = excluded.role AND peer = excluded.peer
+                   AND ended_unix_ms IS NULL";
     let values = params![
         row.id.to_string(),
         row.service.as_str(),
@@ -192,8 +198,10 @@ pub(super) fn insert(db: &Connection, row: &MigrationRow) -> Result<(), JournalE
         row.started_unix_ms as i64,
         row.told,
     ];
-    db.execute(sql, values).map_err(failed)?;
-    Ok(())
+    match db.execute(sql, values).map_err(failed)? {
+        0 => Err(JournalError::Taken { id: row.id }),
+        _ => Ok(()),
+    }
 }
 
 fn decode(row: &Row<'_>) -> Result<MigrationRow, JournalError> {

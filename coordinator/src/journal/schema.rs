@@ -9,7 +9,8 @@ use rusqlite::{Connection, OptionalExtension};
 use super::JournalError;
 
 /// What turns schema `n` into schema `n + 1`. Steps are only ever added: a journal in the field may stand at any.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE records (
         seq        INTEGER PRIMARY KEY AUTOINCREMENT,
         service    TEXT NOT NULL,
@@ -65,7 +66,9 @@ const STEPS: &[&str] = &["
         hash            BLOB NOT NULL,
         created_unix_ms INTEGER NOT NULL
     ) STRICT;
-"];
+",
+    super::trust::TABLES,
+];
 
 /// Opens the database so that a committed transaction survives a power cut, with all tables of this version.
 pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {

@@ -86,6 +86,7 @@ impl Journal {
             let failed = |source| JournalError::Database { action: "forget a paired site", source };
             let print = fingerprint.to_string();
             db.execute("DELETE FROM invites WHERE redeemed_by = ?1", [&print]).map_err(failed)?;
+            db.execute("DELETE FROM policies WHERE site = ?1", [&print]).map_err(failed)?;
             Ok(db.execute("DELETE FROM sites WHERE fingerprint = ?1", [&print]).map_err(failed)? > 0)
         })
         .await

@@ -204,8 +204,7 @@ fn a_site_that_takes_nothing() {
     lab.b.stop();
     lab.b.config.incoming = false;
     lab.b.start([]);
-    let id = lab.a.migrate("web", "b").unwrap();
-    let error = lab.a.end_of(id).report.unwrap().error.unwrap();
+    let error = lab.a.migrate("web", "b").unwrap_err();
     assert!(error.code == ErrorCode::Refused && error.hint.contains("incoming"), "{error}");
     assert_eq!(lab.settled_at(), "a");
 }

@@ -20,14 +20,14 @@ use crate::fault::Step;
 use crate::view::InviteView;
 
 /// Site C: an identity, and whatever it likes to say.
-struct Stranger {
-    identity: Identity,
-    greeting: Greeting,
+pub(super) struct Stranger {
+    pub(super) identity: Identity,
+    pub(super) greeting: Greeting,
 }
 
 impl Stranger {
     /// A site that has been paired with `node`.
-    fn paired_with(lab: &Lab, node: &Node) -> Self {
+    pub(super) fn paired_with(lab: &Lab, node: &Node) -> Self {
         let invite: InviteView = node.client.post("/v1/sites/invite", &json!({})).unwrap();
         let invite: Invite = invite.token.parse().unwrap();
         let identity = Identity::ephemeral().unwrap();
@@ -39,14 +39,14 @@ impl Stranger {
         Self { identity, greeting: Greeting::new("c".parse().unwrap()) }
     }
 
-    async fn link(&self, node: &Node, purpose: Purpose) -> Link {
+    pub(super) async fn link(&self, node: &Node, purpose: Purpose) -> Link {
         let (address, deadlines) = (node.address().to_string(), node.config.deadlines.link());
         let link = connect(&address, &self.identity, node.fingerprint(), purpose, &self.greeting, &deadlines);
         link.await.unwrap()
     }
 
     /// Says one thing on a link of its own, and hears the answer.
-    fn say(&self, lab: &Lab, purpose: Purpose, message: &PeerMessage) -> PeerMessage {
+    pub(super) fn say(&self, lab: &Lab, purpose: Purpose, message: &PeerMessage) -> PeerMessage {
         lab.runtime.block_on(async {
             let mut link = self.link(&lab.b, purpose).await;
             link.frames.send(message).await.unwrap();
@@ -55,15 +55,15 @@ impl Stranger {
     }
 }
 
-fn about(migration: MigrationId, epoch: u64) -> About {
+pub(super) fn about(migration: MigrationId, epoch: u64) -> About {
     About { migration, service: web(), epoch: Epoch(epoch) }
 }
 
-fn new_id() -> MigrationId {
+pub(super) fn new_id() -> MigrationId {
     MigrationId::new(uuid::Uuid::now_v7())
 }
 
-fn offer(about: About) -> PeerMessage {
+pub(super) fn offer(about: About) -> PeerMessage {
     let digest = Digest::sha256([3; 32]);
     let image = ImageRef { digest, name: "redis".to_owned() };
     let offer = Offer {
@@ -78,7 +78,7 @@ fn offer(about: About) -> PeerMessage {
     PeerMessage::Offer { about, offer: Box::new(offer) }
 }
 
-fn rejected(answer: PeerMessage) -> ErrorCode {
+pub(super) fn rejected(answer: PeerMessage) -> ErrorCode {
     match answer {
         PeerMessage::Reject { error, .. } => error.code,
         other => panic!("not rejected: {other:?}"),

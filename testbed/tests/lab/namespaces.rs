@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
+use ums_model::error::ErrorCode;
 use ums_testbed::net::{A, B};
 use ums_testbed::site::Site;
 
 use crate::rig::Rig;
 use crate::script::Script;
+use crate::verdict::failed;
 
 /// What 0 inside is on the host, and how many ids there are.
 fn map_of(site: &Site, service: &str) -> Result<(u64, u64)> {
@@ -75,6 +77,12 @@ fn a_service_without_a_user_namespace_moves_as_well() {
     let rig = &Rig::new().unwrap();
     let service = Script::start(rig, A, "plain", "", "", &["--no-user-namespace"]).unwrap();
     assert_eq!(map_of(rig.a(), service.name()).unwrap().0, 0);
+    // Only where both sites' operators have said that they want it.
+    let refused = rig.a().ums(&["migrate", service.name(), "--to", "b"]).unwrap();
+    failed(&refused, 1, ErrorCode::Refused, &["user namespace", "ums sites policy a"]).unwrap();
+    for (here, peer) in [(rig.a(), "b"), (rig.b(), "a")] {
+        here.ums(&["sites", "policy", peer, "--allow-no-user-namespace"]).unwrap().success().unwrap();
+    }
     for destination in [B, A] {
         service.migrate(destination).unwrap();
         service.check().unwrap();

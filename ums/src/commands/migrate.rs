@@ -163,6 +163,13 @@ pub(crate) async fn history(context: &Context, name: Option<&str>) -> CallResult
     }
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let ms = |value: &Value| value.as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0}"));
+    let outcome = |migration: &Value| {
+        let outcome =
+            if migration["outcome"].is_null() { &migration["state"] } else { &migration["outcome"] };
+        // What an operator has allowed on purpose is to be seen.
+        let plain = migration["user_namespace"] == Value::Bool(false);
+        text(outcome) + if plain { " (no user namespace)" } else { "" }
+    };
     let rows: Vec<Vec<String>> = migrations
         .iter()
         .map(|migration| {
@@ -177,11 +184,7 @@ pub(crate) async fn history(context: &Context, name: Option<&str>) -> CallResult
                 text(&migration["role"]),
                 text(&migration["source"]),
                 text(&migration["destination"]),
-                text(if migration["outcome"].is_null() {
-                    &migration["state"]
-                } else {
-                    &migration["outcome"]
-                }),
+                outcome(migration),
                 ms(&report["frozen_ms"]),
                 ms(&report["total_ms"]),
                 render::bytes(&report["bytes_sent"]),
