@@ -4,6 +4,7 @@
 
 mod deadlines;
 mod limits;
+mod sockets;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use ums_model::names::SiteName;
 
 pub use deadlines::Deadlines;
 pub use limits::Limits;
+pub use sockets::GroupSocket;
 
 use crate::fault::Faults;
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub deadlines: Deadlines,
     /// How much is done at once.
     pub limits: Limits,
+    /// More Unix sockets of the API, for users who are not root. By default there are none.
+    pub sockets: Vec<GroupSocket>,
     /// Failures to be made on purpose. Always empty in a release build.
     pub faults: Faults,
 }
@@ -64,6 +68,8 @@ pub struct Settings {
     pub deadlines: Deadlines,
     /// See [`Config::limits`].
     pub limits: Limits,
+    /// See [`Config::sockets`].
+    pub sockets: Vec<GroupSocket>,
 }
 
 /// A configuration that does not hold together.
@@ -97,6 +103,7 @@ impl Config {
             allow_volatile: false,
             deadlines: Deadlines::default(),
             limits: Limits::default(),
+            sockets: Vec::new(),
             faults: Faults::default(),
         }
     }
@@ -113,6 +120,7 @@ impl Config {
             allow_volatile: settings.allow_volatile.unwrap_or(false),
             deadlines: settings.deadlines,
             limits: settings.limits,
+            sockets: settings.sockets,
             faults: Faults::from_environment()?,
         })
     }
@@ -147,8 +155,8 @@ impl Settings {
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }
 
-    /// What `self` says, except where `over` (a command line, say) says something. Deadlines and limits are
-    /// `self`'s: they have no place on a command line.
+    /// What `self` says, except where `over` (a command line, say) says something. Deadlines, limits and
+    /// sockets are `self`'s: they have no place on a command line.
     #[must_use]
     pub fn overridden_by(self, over: Self) -> Self {
         Self {
@@ -160,6 +168,7 @@ impl Settings {
             allow_volatile: over.allow_volatile.or(self.allow_volatile),
             deadlines: self.deadlines,
             limits: self.limits,
+            sockets: self.sockets,
         }
     }
 }

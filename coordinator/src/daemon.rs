@@ -53,6 +53,12 @@ pub enum StartError {
         #[from]
         source: TlsError,
     },
+    /// A socket of the configuration is for a group that there is not.
+    #[error("there is no group {group} for the socket {}", path.display())]
+    NoGroup { path: PathBuf, group: String },
+    /// Something that is no socket is where one should be.
+    #[error("{} is no socket; it was left as it is", path.display())]
+    NoSocket { path: PathBuf },
     /// The port cannot be opened.
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
@@ -132,10 +138,15 @@ impl Coordinator {
         recover(&core).await?;
         let tls = port::tls(&core)?;
         let unix = socket::bind(&core.config.socket_path())?;
-        let serving = [
+        let groups = core.config.sockets.iter().map(socket::bind_for_group).collect::<Result<Vec<_>, _>>()?;
+        let mut serving = vec![
             core.tasks.spawn(port::serve(Arc::clone(&core), listener, tls)),
-            core.tasks.spawn(socket::serve(Arc::clone(&core), unix)),
+            core.tasks.spawn(socket::serve(Arc::clone(&core), unix, socket::Door::Own)),
         ];
+        for (socket, listener) in core.config.sockets.iter().zip(groups) {
+            let door = socket::Door::Group(socket.role);
+            serving.push(core.tasks.spawn(socket::serve(Arc::clone(&core), listener, door)));
+        }
         tracing::info!(site = %core.config.name, %address, fingerprint = %core.identity.fingerprint(), "serving");
         let running = Running {
             address,
@@ -211,7 +222,7 @@ async fn prepare(config: &Config) -> Result<Prepared, StartError> {
 async fn drain<S: SiteAdapter>(
     core: Arc<Core<S>>,
     shutdown: impl Future<Output = ()>,
-    serving: [JoinHandle<()>; 2],
+    serving: Vec<JoinHandle<()>>,
     lock: lock::Lock,
 ) {
     tokio::select! {
@@ -224,6 +235,7 @@ async fn drain<S: SiteAdapter>(
     }
     serving.iter().for_each(JoinHandle::abort);
     socket::remove(&core.config.socket_path());
+    core.config.sockets.iter().for_each(|socket| socket::remove(&socket.path));
     tracing::info!(site = %core.config.name, "ended");
     // The journal is closed before the next daemon may open it.
     drop(core);

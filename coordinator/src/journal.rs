@@ -35,7 +35,7 @@ pub(crate) use migrations::{MigrationRow, Role};
 pub(crate) use policies::ArrivalRow;
 use reserve::Reserve;
 pub(crate) use sites::{Direction, PairedRow, Redeemed};
-pub(crate) use tokens::{TokenRole, TokenRow};
+pub(crate) use tokens::TokenRow;
 
 /// Calls that may wait for the thread. Each is short, so this is memory, not time.
 const QUEUE: usize = 256;

@@ -11,6 +11,7 @@ mod moves;
 mod policies;
 mod refusals;
 mod resolve;
+mod roles;
 mod strangers;
 mod trouble;
 mod turns;

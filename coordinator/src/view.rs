@@ -331,14 +331,29 @@ pub struct AcceptedView {
     pub fingerprint: Fingerprint,
 }
 
-/// What the bearer of a token may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What the bearer of a token, or a user of a socket, may do. Each may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenRole {
     /// Look, and change nothing.
-    Read,
-    /// Everything that the local socket allows.
+    #[serde(alias = "read")]
+    Viewer,
+    /// Start, stop, enter, move and remove services, within what the administrator allows.
+    Operator,
+    /// Everything: also whom to trust, what they may do, and what happens to a service that no rule can decide about.
     Admin,
+}
+
+impl TokenRole {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// Body of `POST /v1/tokens`.
@@ -350,6 +365,9 @@ pub struct CreateToken {
     /// What it allows; `admin` if not said.
     #[serde(default)]
     pub role: Option<TokenRole>,
+    /// Seconds from now on in which it can be used; for ever if not said.
+    #[serde(default)]
+    pub expires_in_s: Option<u64>,
 }
 
 /// A token of the API, without the token.
@@ -361,6 +379,9 @@ pub struct TokenView {
     pub role: TokenRole,
     /// When it was made.
     pub created_unix_ms: u64,
+    /// When it opens nothing any more; never if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_unix_ms: Option<u64>,
 }
 
 /// Answer to `POST /v1/tokens`: the only time that the token itself is shown.

@@ -275,9 +275,15 @@ pub(crate) enum TokenCommand {
     New {
         /// What it is for.
         name: String,
-        /// It may only look.
-        #[arg(long)]
+        /// viewer (look), operator (also run and move services) or admin (everything).
+        #[arg(long, default_value = "admin", value_parser = ["viewer", "operator", "admin"])]
+        role: String,
+        /// The same as --role viewer.
+        #[arg(long, conflicts_with = "role")]
         read: bool,
+        /// For how long it opens anything: 90s, 45m, 12h or 30d. For ever if it is not said.
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
     },
     /// List tokens.
     Ls,

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use aws_lc_rs::{constant_time, digest, rand};
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ums_model::error::{ErrorCode, WireError};
 use ums_sites::adapter::SiteAdapter;
 
 use super::extract::Failure;
+use crate::clock::unix_ms;
 use crate::core::Core;
 use crate::failure;
-use crate::journal::TokenRole;
+use crate::view::TokenRole;
 
 /// What every token starts with, so that one is recognised where it should not be.
 const PREFIX: &str = "ums-api-";
@@ -50,25 +51,45 @@ pub(super) async fn require_token<S: SiteAdapter>(
         Err(error) => return Failure(failure::journal(&error)).into_response(),
     };
     // All are compared, and each as a whole: how long it takes says nothing about any of them.
+    let now = unix_ms();
     let found = tokens.iter().fold(None, |found, token| {
         let same = constant_time::verify_slices_are_equal(&token.hash, &presented).is_ok();
-        if same { Some(token.role) } else { found }
+        let holds = token.expires_unix_ms.is_none_or(|at| now < at);
+        if same && holds { Some(token.role) } else { found }
     });
     match found {
-        None => unknown("this token is not known here"),
-        Some(TokenRole::Admin) => next.run(request).await,
-        Some(TokenRole::Read) if matches!(*request.method(), Method::GET | Method::HEAD) => {
+        None => unknown("this token is not known here, or has expired"),
+        Some(role) => {
+            let mut request = request;
+            request.extensions_mut().insert(Granted(role));
             next.run(request).await
         }
-        Some(TokenRole::Read) => {
-            let error = WireError::new(ErrorCode::Refused, "this token only allows to look".to_owned());
-            (
-                StatusCode::FORBIDDEN,
-                Failure(error.with_hint("use a token with the role admin: ums token new NAME")),
-            )
-                .into_response()
+    }
+}
+
+/// Who asks, as far as the door knows: put into every request by the token, or by the socket that it came through.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Granted(pub(super) TokenRole);
+
+/// Lets a request through whose maker may use a route that needs `needed`. One about whom nothing is known may not.
+pub(super) async fn gate(needed: TokenRole, request: Request, next: Next) -> Response {
+    match request.extensions().get::<Granted>() {
+        Some(Granted(role)) if *role >= needed => next.run(request).await,
+        granted => {
+            let role = granted.map_or("nobody", |Granted(role)| role.as_str());
+            forbidden(role, needed, "this")
         }
     }
+}
+
+/// The answer to somebody who may not do `what`.
+pub(super) fn forbidden(role: &str, needed: TokenRole, what: &str) -> Response {
+    let needed = needed.as_str();
+    let error = WireError::new(ErrorCode::Refused, format!("{what} needs the role {needed}, not {role}"))
+        .with_hint(format!(
+            "ask for a token of that role, made at the site: ums token new NAME --role {needed}"
+        ));
+    (StatusCode::FORBIDDEN, Failure(error)).into_response()
 }
 
 fn unknown(why: &str) -> Response {

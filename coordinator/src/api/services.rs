@@ -3,17 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::ServiceName;
-use ums_sites::adapter::SiteAdapter;
+use ums_sites::adapter::{ImageRequest, SiteAdapter};
 
+use super::auth::{Granted, forbidden};
 use super::extract::{Answer, Body, Failure, Named, Params, json};
 use crate::core::Core;
 use crate::services;
-use crate::view::{CreateService, ResolveService, ResolvedView, ServiceView, SignalService, StopService};
+use crate::view::{
+    CreateService, ResolveService, ResolvedView, ServiceView, SignalService, StopService, TokenRole,
+};
 
 /// Milliseconds between SIGTERM and SIGKILL if nobody says otherwise.
 const GRACE_MS: u64 = 10_000;
@@ -30,12 +35,30 @@ pub(super) async fn list<S: SiteAdapter>(State(core): State<Arc<Core<S>>>) -> An
 
 pub(super) async fn create<S: SiteAdapter>(
     State(core): State<Arc<Core<S>>>,
+    Extension(Granted(role)): Extension<Granted>,
     Body(wanted): Body<CreateService>,
-) -> Result<(StatusCode, axum::Json<ServiceView>), Failure> {
+) -> Result<Response, Failure> {
+    if let Some(what) = reaches_the_host(&wanted).filter(|_| role < TokenRole::Admin) {
+        return Ok(forbidden(role.as_str(), TokenRole::Admin, what));
+    }
     // In a task of its own: a client that goes away must not leave half a service behind.
     let create = core.tasks.clone().spawn(async move { services::create(&core, wanted).await });
     let view = create.await.map_err(|_| gone())??;
-    Ok((StatusCode::CREATED, axum::Json(view)))
+    Ok((StatusCode::CREATED, axum::Json(view)).into_response())
+}
+
+/// What about a new service would give its maker more than the service: an operator must not become the host's root.
+fn reaches_the_host(wanted: &CreateService) -> Option<&'static str> {
+    match &wanted.image {
+        ImageRequest::Rootfs(_) => Some("a service from a directory of the host"),
+        ImageRequest::Image(image) if image.starts_with(['/', '.']) => {
+            Some("a service from a file of the host")
+        }
+        ImageRequest::Image(_) if wanted.user_namespace == Some(false) => {
+            Some("a service without a user namespace")
+        }
+        ImageRequest::Image(_) => None,
+    }
 }
 
 pub(super) async fn show<S: SiteAdapter>(

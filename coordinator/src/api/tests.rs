@@ -25,9 +25,18 @@ fn documented() -> BTreeSet<(String, String)> {
 fn every_route_is_documented_and_every_documented_one_exists() {
     let routes: BTreeSet<_> = routes::<crate::tests::Fake>()
         .into_iter()
-        .map(|(method, path, _)| (method.to_owned(), path.to_owned()))
+        .map(|(method, path, _, _)| (method.to_owned(), path.to_owned()))
         .collect();
     assert_eq!(documented(), routes);
+}
+
+#[test]
+fn every_route_says_which_role_it_needs() {
+    let document = document();
+    for (method, path, role) in table::<crate::tests::Fake>() {
+        let said = &document["paths"][path][method.to_lowercase()]["x-role"];
+        assert_eq!(said.as_str(), Some(role.as_str()), "{method} {path}");
+    }
 }
 
 #[test]
@@ -88,6 +97,6 @@ fn requests_have_the_documented_fields() {
         view::StartMigration { service: "web".parse().unwrap(), to: "b".parse().unwrap(), mode: None };
     assert_eq!(fields("StartMigration"), of(serde_json::to_value(start).unwrap()));
     assert_eq!(fields("StopService"), of(serde_json::to_value(view::StopService::default()).unwrap()));
-    let token = view::CreateToken { name: "ci".to_owned(), role: None };
+    let token = view::CreateToken { name: "ci".to_owned(), role: None, expires_in_s: None };
     assert_eq!(fields("CreateToken"), of(serde_json::to_value(token).unwrap()));
 }

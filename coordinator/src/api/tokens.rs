@@ -12,11 +12,13 @@ use super::extract::{Answer, Body, Failure, json};
 use crate::clock::unix_ms;
 use crate::core::Core;
 use crate::failure;
-use crate::journal::{self, TokenRow};
+use crate::journal::TokenRow;
 use crate::view::{CreateToken, TokenCreated, TokenRole, TokenView};
 
 /// Longest name of a token, in characters.
 const NAME: usize = 100;
+/// The last moment that the journal can hold.
+const NEVER: u64 = i64::MAX as u64;
 
 pub(super) async fn list<S: SiteAdapter>(State(core): State<Arc<Core<S>>>) -> Answer<Vec<TokenView>> {
     let tokens = core.journal.tokens().await.map_err(|error| failure::journal(&error))?;
@@ -33,14 +35,13 @@ pub(super) async fn create<S: SiteAdapter>(
         return Err(WireError::new(ErrorCode::BadRequest, message).into());
     }
     let (token, hash) = new_token()?;
+    let now = unix_ms();
     let row = TokenRow {
         name,
-        role: match wanted.role {
-            Some(TokenRole::Admin) | None => journal::TokenRole::Admin,
-            Some(TokenRole::Read) => journal::TokenRole::Read,
-        },
+        role: wanted.role.unwrap_or(TokenRole::Admin),
         hash,
-        created_unix_ms: unix_ms(),
+        created_unix_ms: now,
+        expires_unix_ms: wanted.expires_in_s.map(|s| now.saturating_add(s.saturating_mul(1000)).min(NEVER)),
     };
     if !core.journal.add_token(row.clone()).await.map_err(|error| failure::journal(&error))? {
         let message = format!("there is a token called {} already", row.name);
@@ -62,9 +63,6 @@ pub(super) async fn remove<S: SiteAdapter>(
 }
 
 fn view(row: TokenRow) -> TokenView {
-    let role = match row.role {
-        journal::TokenRole::Admin => TokenRole::Admin,
-        journal::TokenRole::Read => TokenRole::Read,
-    };
-    TokenView { name: row.name, role, created_unix_ms: row.created_unix_ms }
+    let TokenRow { name, role, created_unix_ms, expires_unix_ms, .. } = row;
+    TokenView { name, role, created_unix_ms, expires_unix_ms }
 }

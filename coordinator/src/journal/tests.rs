@@ -185,7 +185,11 @@ async fn a_full_disk_does_not_prevent_a_decision() {
             let source = rusqlite::Error::SqliteFailure(full, None);
             return Err(JournalError::Database { action: "test", source });
         }
-        db.execute("INSERT INTO tokens VALUES ('t', 'read', x'00', 1)", ()).unwrap();
+        db.execute(
+            "INSERT INTO tokens (name, role, hash, created_unix_ms) VALUES ('t', 'read', x'00', 1)",
+            (),
+        )
+        .unwrap();
         Ok(())
     });
     written.await.unwrap();

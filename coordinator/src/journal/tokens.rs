@@ -3,16 +3,7 @@
 use rusqlite::params;
 
 use super::{Journal, JournalError};
-
-/// What the bearer of a token may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum TokenRole {
-    /// Look, and change nothing.
-    Read,
-    /// Everything that the local socket allows.
-    Admin,
-}
+use crate::view::TokenRole;
 
 /// One token, without the token.
 #[derive(Debug, Clone)]
@@ -25,6 +16,8 @@ pub(crate) struct TokenRow {
     pub(crate) hash: [u8; 32],
     /// When it was made; for people.
     pub(crate) created_unix_ms: u64,
+    /// When it opens nothing any more, by this site's wall clock. `None`: never.
+    pub(crate) expires_unix_ms: Option<u64>,
 }
 
 impl Journal {
@@ -32,14 +25,12 @@ impl Journal {
     pub(crate) async fn add_token(&self, token: TokenRow) -> Result<bool, JournalError> {
         self.write("remember a token", move |db| {
             let failed = |source| JournalError::Database { action: "remember a token", source };
-            let role = match token.role {
-                TokenRole::Read => "read",
-                TokenRole::Admin => "admin",
-            };
-            let sql =
-                "INSERT OR IGNORE INTO tokens (name, role, hash, created_unix_ms) VALUES (?1, ?2, ?3, ?4)";
-            let created = token.created_unix_ms as i64;
-            Ok(db.execute(sql, params![token.name, role, token.hash, created]).map_err(failed)? > 0)
+            let sql = "INSERT OR IGNORE INTO tokens (name, role, hash, created_unix_ms, expires_unix_ms)
+                       VALUES (?1, ?2, ?3, ?4, ?5)";
+            let (created, expires) =
+                (token.created_unix_ms as i64, token.expires_unix_ms.map(|at| at as i64));
+            let values = params![token.name, token.role.as_str(), token.hash, created, expires];
+            Ok(db.execute(sql, values).map_err(failed)? > 0)
         })
         .await
     }
@@ -48,15 +39,21 @@ impl Journal {
     pub(crate) async fn tokens(&self) -> Result<Vec<TokenRow>, JournalError> {
         self.read(|db| {
             let failed = |source| JournalError::Database { action: "read the tokens", source };
-            let sql = "SELECT name, role, hash, created_unix_ms FROM tokens ORDER BY created_unix_ms, name";
+            let sql = "SELECT name, role, hash, created_unix_ms, expires_unix_ms FROM tokens
+                       ORDER BY created_unix_ms, name";
             let mut statement = db.prepare_cached(sql).map_err(failed)?;
             let tokens = statement.query_map((), |row| {
                 let role: String = row.get(1)?;
                 // Whatever is not understood may do less, not more.
-                let role = if role == "admin" { TokenRole::Admin } else { TokenRole::Read };
-                let created: i64 = row.get(3)?;
+                let role = match role.as_str() {
+                    "admin" => TokenRole::Admin,
+                    "operator" => TokenRole::Operator,
+                    _ => TokenRole::Viewer,
+                };
+                let (created, expires): (i64, Option<i64>) = (row.get(3)?, row.get(4)?);
                 let (name, hash) = (row.get(0)?, row.get(2)?);
-                Ok(TokenRow { name, role, hash, created_unix_ms: created as u64 })
+                let expires_unix_ms = expires.map(|at| at as u64);
+                Ok(TokenRow { name, role, hash, created_unix_ms: created as u64, expires_unix_ms })
             });
             tokens.and_then(Iterator::collect).map_err(failed)
         })

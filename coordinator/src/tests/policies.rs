@@ -55,6 +55,7 @@ fn a_service_without_a_user_namespace_needs_a_word() {
     assert!(String::from_utf8(events).unwrap().contains("without a user namespace"));
 
     let id = lab.a.migrate("web", "b").unwrap();
+    assert!(lab.a.end_of(id).user_namespace);
     assert!(lab.b.end_of(id).user_namespace);
 }
 

@@ -141,7 +141,7 @@ fn the_doctor_looks_at_both() {
 }
 
 /// One request over TLS, as from another machine.
-fn over_tls(lab: &Lab, method: Method, path: &str, token: Option<&str>) -> (u16, Value) {
+pub(super) fn over_tls(lab: &Lab, method: Method, path: &str, token: Option<&str>) -> (u16, Value) {
     let address = lab.a.address().to_string();
     let identity = Identity::ephemeral().unwrap();
     let bearer = token.map(|token| format!("Bearer {token}"));
@@ -161,7 +161,7 @@ fn over_tls_a_token_is_needed() {
     let lab = Lab::new([], []);
     let new = |body: Value| lab.a.client.post::<TokenCreated>("/v1/tokens", &body);
     let admin = new(json!({"name": "ci"})).unwrap();
-    let reader = new(json!({"name": "screen", "role": "read"})).unwrap();
+    let reader = new(json!({"name": "screen", "role": "viewer"})).unwrap();
     assert_eq!(new(json!({"name": "ci"})).unwrap_err().code, ErrorCode::NameTaken);
     assert_ne!(admin.token, reader.token);
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Context, segment};
+use super::{Context, misuse, segment};
 use crate::cli::{PairCommand, TokenCommand};
 use crate::client::CallResult;
 use crate::render;
@@ -99,9 +99,11 @@ pub(crate) async fn doctor(context: &Context) -> CallResult<u8> {
 /// `ums token`.
 pub(crate) async fn token(context: &Context, command: TokenCommand) -> CallResult<u8> {
     let answer = match command {
-        TokenCommand::New { name, read } => {
-            let role = if read { "read" } else { "admin" };
-            context.daemon.post("/v1/tokens", &json!({ "name": name, "role": role })).await?
+        TokenCommand::New { name, role, read, expires } => {
+            let role = if read { "viewer" } else { &role };
+            let expires = expires.as_deref().map(seconds).transpose()?;
+            let body = json!({ "name": name, "role": role, "expires_in_s": expires });
+            context.daemon.post("/v1/tokens", &body).await?
         }
         TokenCommand::Ls => context.daemon.get("/v1/tokens").await?,
         TokenCommand::Rm { name } => context.daemon.delete(&format!("/v1/tokens/{}", segment(&name))).await?,
@@ -112,11 +114,48 @@ pub(crate) async fn token(context: &Context, command: TokenCommand) -> CallResul
         println!("{token}");
     } else {
         let tokens = answer.as_array().cloned().unwrap_or_default();
-        let rows: Vec<Vec<String>> =
-            tokens.iter().map(|token| ["name", "role"].map(|field| text(&token[field])).to_vec()).collect();
+        let rows: Vec<Vec<String>> = tokens
+            .iter()
+            .map(|token| vec![text(&token["name"]), text(&token["role"]), until(&token["expires_unix_ms"])])
+            .collect();
         if !rows.is_empty() {
-            render::table(&["NAME", "ROLE"], &rows);
+            render::table(&["NAME", "ROLE", "EXPIRES"], &rows);
         }
     }
     Ok(0)
+}
+
+fn until(at_unix_ms: &Value) -> String {
+    let at = at_unix_ms.as_i64().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| "never".to_owned(), |at| format!("{at:.0}"))
+}
+
+/// A time with a unit, in seconds.
+fn seconds(text: &str) -> CallResult<u64> {
+    let wrong = || misuse(format!("{text:?} is no time: 90s, 45m, 12h and 30d are"));
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number = text.strip_suffix(unit).filter(|number| number.bytes().all(|b| b.is_ascii_digit()));
+    number.and_then(|number| number.parse::<u64>().ok()?.checked_mul(factor)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(seconds("90s").unwrap(), 90);
+        assert_eq!(seconds("2h").unwrap(), 7200);
+        assert_eq!(seconds("30d").unwrap(), 30 * 86400);
+        for wrong in ["", "5", "d", "-1d", "1.5h", "9999999999999999999d", "1w", "1ä"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 }
