@@ -1,10 +1,14 @@
 //! Image files between CRIU and the wire: they live in memory only, and travel while they are being written.
 //!
 //! `memory` mounts the place where they are, `tail` reads them out at the source behind CRIU's back, `sink`
-//! writes them at the destination.
+//! writes them at the destination. What comes from another site passes [`admit`] first: `format` and `schema` read it,
+//! rules look at it, and what is written is our own.
 
+pub mod admit;
+mod format;
 mod memory;
 pub mod namespaces;
+mod schema;
 mod sink;
 mod tail;
 

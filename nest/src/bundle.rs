@@ -13,7 +13,7 @@ use crate::recipe::Recipe;
 use crate::state::{FileError, write_json};
 
 /// Capabilities of a service: what container tools give by default.
-const CAPABILITIES: [&str; 14] = [
+pub(crate) const CAPABILITIES: [&str; 14] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FSETID",
@@ -30,14 +30,14 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 /// Where a service finds its cgroups.
-const CGROUPS: &str = "/sys/fs/cgroup";
+pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
 /// How much of an image's `passwd` or `group` is looked at, in bytes.
 const MAX_USER_FILE: u64 = 4 << 20;
-/// ENOSYS: programs that probe for io_uring fall back to what can be dumped.
+/// What they say then.
 const ENOSYS: u32 = 38;
 
 /// What a service does not see of the host.
-const MASKED: [&str; 9] = [
+pub(crate) const MASKED: [&str; 9] = [
     "/proc/acpi",
     "/proc/kcore",
     "/proc/keys",
@@ -48,8 +48,15 @@ const MASKED: [&str; 9] = [
     "/proc/scsi",
     "/sys/firmware",
 ];
+/// What a service sees of the host and cannot change.
+pub(crate) const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// System calls that a service finds missing; programs that probe for io_uring fall back to what can be dumped.
+pub(crate) const ABSENT_CALLS: [(&str, u32); 3] =
+    [("io_uring_setup", 425), ("io_uring_enter", 426), ("io_uring_register", 427)];
 /// Devices that every container has.
-const DEVICES: [&str; 6] = ["/dev/null", "/dev/random", "/dev/full", "/dev/tty", "/dev/zero", "/dev/urandom"];
+pub(crate) const DEVICES: [&str; 6] =
+    ["/dev/null", "/dev/random", "/dev/full", "/dev/tty", "/dev/zero", "/dev/urandom"];
 
 /// A mount that does not belong to the container's own tree: CRIU must be told of it by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +65,8 @@ pub(crate) struct ExternalMount {
     pub(crate) host: String,
     /// Where it appears inside; also its name in the images, so that both sites agree.
     pub(crate) inside: String,
-    read_only: bool,
+    /// Whether the service may only read it.
+    pub(crate) read_only: bool,
     directory: bool,
 }
 
@@ -239,13 +247,13 @@ fn container(recipe: &Recipe, user: User) -> Value {
                 "defaultAction": "SCMP_ACT_ALLOW",
                 "architectures": ["SCMP_ARCH_X86_64"],
                 "syscalls": [{
-                    "names": ["io_uring_setup", "io_uring_enter", "io_uring_register"],
+                    "names": ABSENT_CALLS.map(|(name, _)| name),
                     "action": "SCMP_ACT_ERRNO",
                     "errnoRet": ENOSYS,
                 }],
             },
             "maskedPaths": MASKED,
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+            "readonlyPaths": READ_ONLY,
         },
     })
 }

@@ -1,6 +1,6 @@
 //! The destination's side: arm, restore into HELD, resume, discard.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,8 +9,9 @@ use ums_engine::criu::restore::{
     ArmedRestore, ProxyListener, RestoreDeadlines, RestoreError, Restoring, make_path, write_descriptors,
 };
 use ums_engine::files::{FileWriter, TreeWriter, WritePolicy, open_root};
+use ums_engine::images::admit::{Intake, IntakeError};
 use ums_engine::images::namespaces::adopt;
-use ums_engine::images::{self, Sink, Tmpfs};
+use ums_engine::images::{self, Tmpfs};
 use ums_engine::userns::IdRange;
 use ums_frontman::fence;
 use ums_model::error::{ErrorCode, WireError};
@@ -20,6 +21,7 @@ use ums_model::nest::{Right, Step, Wish};
 use ums_transfer::archive::{ArchiveEvent, ArchiveReader, Limits};
 use ums_transfer::frame::{Channel, FrameReader};
 
+use crate::admission::{HostShare, admission};
 use crate::bundle::Namespaces;
 use crate::layout::{images as images_dir, proxy_path, proxy_socket};
 use crate::mounts::adopt_namespaces;
@@ -37,6 +39,7 @@ const FREEZE_DEADLINE: Duration = Duration::from_secs(2);
 /// A restore that waits for its images: runc has prepared the container, CRIU is started, our proxy holds its request.
 pub(crate) struct Armed {
     epoch: Epoch,
+    tasks: u32,
     proxy: ArmedRestore,
     runc: Restore,
     memory: Tmpfs,
@@ -91,7 +94,7 @@ impl Nest {
             )),
         };
         match proxy {
-            Ok(proxy) => Ok(Armed { epoch, proxy, runc, memory }),
+            Ok(proxy) => Ok(Armed { epoch, tasks: requirements.tasks, proxy, runc, memory }),
             Err(error) => {
                 runc.end().await;
                 Err(error)
@@ -122,10 +125,10 @@ impl Nest {
         let armed = self.armed.lock().await.take().filter(|armed| armed.epoch == epoch).ok_or_else(|| {
             WireError::new(ErrorCode::RestoreFailed, format!("nothing is prepared for epoch {epoch}"))
         })?;
-        let Armed { proxy, mut runc, memory, .. } = armed;
+        let Armed { tasks, proxy, mut runc, memory, .. } = armed;
         let restored = async {
             self.grant(epoch, Wish::Restore)?;
-            self.try_restore(epoch, proxy, &mut runc, memory, frames).await
+            self.try_restore(epoch, (proxy, tasks), &mut runc, memory, frames).await
         };
         match restored.await {
             Ok(restored) => Ok(restored),
@@ -154,13 +157,13 @@ impl Nest {
     async fn try_restore<R: AsyncRead + Unpin>(
         &self,
         epoch: Epoch,
-        proxy: ArmedRestore,
+        (proxy, tasks): (ArmedRestore, u32),
         runc: &mut Restore,
         memory: Tmpfs,
         frames: &mut FrameReader<R>,
     ) -> Result<RestoredCopy, WireError> {
         let failed = |error: &dyn std::error::Error| failure(ErrorCode::RestoreFailed, error);
-        let mut unpack = Unpack::new(self)?;
+        let mut unpack = Unpack::new(self, tasks)?;
         let mut archive = ArchiveReader::new(frames, Limits::default());
         loop {
             match archive.next().await.map_err(|error| failure(ErrorCode::LinkCut, &error))? {
@@ -300,12 +303,10 @@ fn restore_failed(error: &RestoreError) -> WireError {
 
 /// Where arriving items are written. Blocking; every name and entry is checked by what writes it.
 struct Unpack {
-    sink: Sink,
+    images: Intake,
     trees: BTreeMap<Tree, TreeWriter>,
     ids: Option<IdRange>,
     open: BTreeMap<Channel, Writing>,
-    /// Names that have come: what is appended to an image later would be believed as if it were its.
-    images: BTreeSet<String>,
 }
 
 enum Writing {
@@ -313,12 +314,20 @@ enum Writing {
     File(Option<FileWriter>),
 }
 
+/// What a service may not have is the source's doing; that it cannot be written is this host's.
+fn not_admitted(error: &IntakeError) -> WireError {
+    match error {
+        IntakeError::Refused(_) => failure(ErrorCode::ImageRefused, error),
+        IntakeError::Sink(_) => refused(error),
+    }
+}
+
 fn refused(error: &dyn std::error::Error) -> WireError {
     failure(ErrorCode::RestoreFailed, error)
 }
 
 impl Unpack {
-    fn new(nest: &Nest) -> Result<Self, WireError> {
+    fn new(nest: &Nest, tasks: u32) -> Result<Self, WireError> {
         let mut trees = BTreeMap::new();
         for (tree, root) in Tree::of_destination(&nest.recipe) {
             let root = open_root(&root).map_err(|error| refused(&error))?;
@@ -326,24 +335,18 @@ impl Unpack {
             trees.insert(tree, writer);
         }
         Ok(Self {
-            sink: Sink::open(&images_dir(), u64::MAX).map_err(|error| refused(&error))?,
+            images: Intake::open(&images_dir(), admission(&nest.recipe, tasks, &HostShare::read()))
+                .map_err(|error| not_admitted(&error))?,
             trees,
             ids: nest.recipe.ids,
             open: BTreeMap::new(),
-            images: BTreeSet::new(),
         })
     }
 
     fn open(&mut self, channel: Channel, name: &str, item: Item) -> Result<(), WireError> {
         let writing = match item {
             Item::Image => {
-                if !self.images.insert(name.to_owned()) {
-                    let shown: String = name.chars().take(100).collect();
-                    let message = format!("the source sends image {shown:?} twice");
-                    return Err(WireError::new(ErrorCode::RestoreFailed, message));
-                }
-                // An image may be empty, and must be there all the same.
-                self.sink.write(name, &[]).map_err(|error| refused(&error))?;
+                self.images.begin(name).map_err(|error| not_admitted(&error))?;
                 Writing::Image(name.to_owned())
             }
             Item::File { tree, mut entry } => {
@@ -365,7 +368,7 @@ impl Unpack {
 
     fn write(&mut self, channel: Channel, data: &Bytes) -> Result<(), WireError> {
         match self.open.get_mut(&channel) {
-            Some(Writing::Image(name)) => self.sink.write(name, data).map_err(|error| refused(&error)),
+            Some(Writing::Image(name)) => self.images.write(name, data).map_err(|error| not_admitted(&error)),
             Some(Writing::File(Some(file))) => file.write(data).map_err(|error| refused(&error)),
             Some(Writing::File(None)) | None => {
                 Err(WireError::new(ErrorCode::RestoreFailed, "the source sends content for what is no file"))
@@ -376,13 +379,14 @@ impl Unpack {
     fn close(&mut self, channel: Channel) -> Result<(), WireError> {
         match self.open.remove(&channel) {
             Some(Writing::File(Some(file))) => file.finish().map_err(|error| refused(&error)),
-            Some(Writing::Image(_) | Writing::File(None)) | None => Ok(()),
+            Some(Writing::Image(name)) => self.images.end(&name).map_err(|error| not_admitted(&error)),
+            Some(Writing::File(None)) | None => Ok(()),
         }
     }
 
-    /// Ok = all files are whole and synced.
+    /// Ok = all files are whole and synced, and the images say nothing that this service may not have.
     fn finish(self) -> Result<(), WireError> {
-        self.sink.finish();
+        self.images.finish().map_err(|error| not_admitted(&error))?;
         for writer in self.trees.into_values() {
             writer.complete().map_err(|error| refused(&error))?;
         }

@@ -13,7 +13,7 @@
 //!    do, by the rules of [`ums_model::nest`];
 //! 4. [`server`]: one request per connection, dispatched to `lifecycle` (start, stop, signals), `source` (freeze
 //!    and dump), `destination` (arm, restore, resume) and [`exec`];
-//! 5. `mounts`, `bundle`, `runc`: how a container comes to be.
+//! 5. `mounts`, `bundle`, `runc`: how a container comes to be; `admission`: what another site's images may ask for.
 //!
 //! A nest never decides whether a service may run: it executes what its run-right grants. It must never know another
 //! site, an orchestrator, a journal or TLS.
@@ -27,6 +27,7 @@ pub mod protocol;
 pub mod keeper;
 pub mod right;
 
+mod admission;
 mod bundle;
 mod destination;
 pub mod exec;

@@ -35,7 +35,7 @@ const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 const ORPHAN_DEADLINE: Duration = Duration::from_secs(60);
 const ORPHAN_POLL: Duration = Duration::from_millis(5);
 /// Under which name runc gives a restore the network namespace that was made beforehand.
-const EXTERNAL_NETWORK: &str = "extRootNetNS";
+pub(crate) const EXTERNAL_NETWORK: &str = "extRootNetNS";
 
 impl Nest {
     /// Freezes and dumps the service, streaming images and files as an archive.

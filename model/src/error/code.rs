@@ -11,7 +11,7 @@ words! {
     /// | 404 | unknown-site, service-not-found, image-missing, migration-not-found |
     /// | 409 | port-taken, name-taken, volume-taken, already-migrating, aborted, refused, epoch-too-old |
     /// | 412 | criu-missing, criu-too-old, runc-missing, runc-too-old, mount-missing |
-    /// | 422 | process-blocked, invalid-spec, unsupported |
+    /// | 422 | process-blocked, invalid-spec, unsupported, image-refused |
     /// | 500 | internal, dump-failed, restore-failed, lost |
     /// | 502 | unreachable, link-cut |
     /// | 503 | stuck, in-doubt, busy |
@@ -88,6 +88,8 @@ words! {
         Internal = "internal",
         /// The decision was sent and its result is not known yet; recovery goes on by itself.
         InDoubt = "in-doubt",
+        /// What the source sent of the service's processes asks for more than the service may have at the destination.
+        ImageRefused = "image-refused",
     }
     else Internal
 }
@@ -111,7 +113,7 @@ impl ErrorCode {
             | Self::RuncMissing
             | Self::RuncTooOld
             | Self::MountMissing => 412,
-            Self::ProcessBlocked | Self::InvalidSpec | Self::Unsupported => 422,
+            Self::ProcessBlocked | Self::InvalidSpec | Self::Unsupported | Self::ImageRefused => 422,
             Self::Internal | Self::DumpFailed | Self::RestoreFailed | Self::Lost => 500,
             Self::Unreachable | Self::LinkCut => 502,
             Self::Stuck | Self::InDoubt | Self::Busy => 503,
@@ -185,6 +187,9 @@ impl ErrorCode {
             Self::Unsupported => "see what the site can do: ums doctor",
             Self::Timeout => "see where it stands: ums status; then try again",
             Self::Internal => "look into the log of the site's daemon, and check the host: ums doctor",
+            Self::ImageRefused => {
+                "compare the service with its description: ums plan SERVICE --to SITE; if it is what you started, start it anew there: ums run"
+            }
             Self::InDoubt => "wait, recovery goes on by itself; watch it: ums status",
         }
     }
