@@ -2,6 +2,9 @@
 //!
 //! Called `criu` it is the proxy, as the product's own program is. Otherwise its first argument says what it does.
 
+#[path = "lab_helper/checked.rs"]
+mod checked;
+
 use std::env;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -21,6 +24,8 @@ fn main() -> ExitCode {
     match word(1) {
         "tree" => tree(word(2)),
         "writer" => writer(word(2)),
+        "checked" => checked::parent(word(2)),
+        "checked-one" => checked::one(word(2)),
         "io-uring" => io_uring(word(2)),
         "sleep" => sleep(),
         "nothing" => ExitCode::SUCCESS,

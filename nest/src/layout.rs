@@ -153,6 +153,11 @@ pub fn since() -> PathBuf {
     Path::new(RUN).join("since.json")
 }
 
+/// Why the running copy must not be thawed: a dump harmed it.
+pub fn harm() -> PathBuf {
+    Path::new(RUN).join("harm.json")
+}
+
 /// Pid of the service's first process, in the keeper's pid namespace, written by runc; taken away by the keeper once
 /// it was reaped and its exit written down.
 pub fn service_pid() -> PathBuf {

@@ -32,6 +32,7 @@ mod bundle;
 mod destination;
 pub mod exec;
 mod facts;
+mod harm;
 mod lifecycle;
 mod mounts;
 mod outcome;

@@ -12,7 +12,7 @@ use ums_model::nest::{Decision, Deed, Event, Refusal, Seen, Wish};
 
 use crate::bundle::{self, Namespaces, User};
 use crate::keeper::{Exit, recorded_service, unix_ms};
-use crate::layout::{exit as exit_path, images as images_dir, merged, runc_root, shm};
+use crate::layout::{exit as exit_path, harm as harm_path, images as images_dir, merged, runc_root, shm};
 use crate::mounts::{mount_all, provide_namespaces};
 use crate::protocol::NestStatus;
 use crate::server::{Nest, failure};
@@ -54,7 +54,7 @@ impl Nest {
         }
         self.reaped().await;
         let before = self.exit();
-        for path in [exit_path(), self.dir.exit()] {
+        for path in [exit_path(), self.dir.exit(), harm_path()] {
             let _ = std::fs::remove_file(path);
         }
         if let Err(error) = self.create_and_start().await {
@@ -136,9 +136,11 @@ impl Nest {
         self.runc.delete().await.map_err(|error| failure(ErrorCode::Internal, &error))
     }
 
-    /// Lets the copy run as far as the freezer goes. Ok also if there is nothing that could run.
-    pub(crate) fn let_run(&self) -> Result<(), CgroupError> {
-        match self.cgroup.thaw() {
+    /// Lets the copy run as far as the freezer goes. Ok also if there is nothing that could run. Refused for a copy
+    /// that a dump has harmed.
+    pub(crate) fn let_run(&self) -> Result<(), WireError> {
+        crate::harm::none(&harm_path(), &self.recipe.spec.name)?;
+        match self.cgroup.thaw().map_err(|error: CgroupError| failure(ErrorCode::Stuck, &error)) {
             // runc removes the cgroup of a service that has ended.
             Err(_) if self.cgroup.procs().is_ok_and(|procs| procs.is_empty()) => Ok(()),
             result => result,
@@ -219,7 +221,7 @@ impl Nest {
             Deed::Nothing | Deed::Start | Deed::Dump | Deed::Arm | Deed::Restore => Ok(()),
             Deed::LetRun => self.run_as_recorded().await,
             Deed::StandStill => self.stand_still().await,
-            Deed::Resume => self.let_run().map_err(|error| internal(&error)),
+            Deed::Resume => self.let_run(),
             Deed::Open => ums_frontman::fence::open().await.map_err(|error| internal(&error)),
             Deed::Disarm => {
                 self.kill_all().await?;

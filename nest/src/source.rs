@@ -182,7 +182,7 @@ impl Nest {
     /// Gives a copy that may run what it needs for it. Goes on after errors and returns the first. Safe to repeat.
     pub(crate) async fn run_as_recorded(&self) -> Result<(), WireError> {
         let stuck = |error: &dyn std::error::Error| failure(ErrorCode::Stuck, error);
-        let thawed = self.let_run().map_err(|error| stuck(&error));
+        let thawed = self.let_run();
         let opened = match self.record().is_fenced() {
             false => fence::open().await.map_err(|error| stuck(&error)),
             true => Ok(()),
@@ -355,7 +355,12 @@ fn dump_failed(error: &DumpError) -> WireError {
         DumpError::Criu { failure, .. } => {
             wire.with_hint(format!("{}; then check this host: ums doctor", failure.remedy))
         }
-        DumpError::Harmed { .. } => WireError::new(ErrorCode::Stuck, wire.message),
+        DumpError::Killed { .. } => wire.with_hint("find out who killed CRIU, then try again: ums migrate"),
+        DumpError::Harmed { .. } => {
+            // Written down before anybody can ask for a thaw.
+            crate::harm::note(&crate::layout::harm(), &wire.message);
+            WireError::new(ErrorCode::Stuck, wire.message)
+        }
         _ => wire,
     }
 }

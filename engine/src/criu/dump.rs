@@ -16,6 +16,7 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use rustix::fs::{Mode, OFlags, open};
 
 use super::failure::CriuFailure;
 use super::frozen::{NotFrozen, confirm_frozen, tracer};
+use super::mend::{Before, Mended, mend};
 use super::mounts;
 use super::rpc::{CgroupMode, ExternalMount, Kind, NetworkLock, Options, Request};
 use super::swrk::{Event, Swrk, SwrkError};
@@ -187,6 +189,19 @@ pub enum DumpError {
         /// What does not agree.
         reason: String,
     },
+    /// CRIU was killed, or died by itself, and what it had done to the service was undone: it runs as before.
+    #[error("CRIU ended in the middle of the dump of process {pid} ({how}): {mended}")]
+    Killed {
+        /// The tree's first process.
+        pid: i32,
+        /// How CRIU ended.
+        how: String,
+        /// What had to be put right.
+        mended: Mended,
+        /// Where it was.
+        #[source]
+        source: SwrkError,
+    },
     /// There is no dump, and the service does not run as it did before.
     #[error("the service of process {pid} was harmed by a failed dump: {harm}")]
     Harmed {
@@ -218,6 +233,11 @@ impl ArmedDump {
         }
     }
 
+    /// The pid of the CRIU that waits.
+    pub fn criu(&self) -> Option<u32> {
+        self.criu.pid()
+    }
+
     /// Lets CRIU go away without having touched the service.
     ///
     /// On `Ok` it has. On `Err` it may still be there, and the service should not be dumped again before it ended.
@@ -235,18 +255,24 @@ impl ArmedDump {
     ///
     /// On `Ok` all tasks of the service are in its cgroup, which is FROZEN, CRIU is gone, and the images are
     /// complete: resuming is `cgroup.thaw()`. On `Err` the service runs as before, except where the error is
-    /// [`DumpError::Harmed`]. If the future is dropped, the service is let go on as well.
+    /// [`DumpError::Harmed`]: then it stands frozen, if it was CRIU's death that harmed it. If the future is dropped, the service is let go on as well.
     pub async fn run<F, Fut>(mut self, on_stopped: F) -> Result<Dumped, DumpError>
     where
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send,
     {
         let before = self.request.cgroup.procs().unwrap_or_default();
+        let mut untouched = Before::untouched(&before);
         let mut thaw = ThawOnDrop(Some(self.request.cgroup.clone()));
-        match self.dump(on_stopped).await {
+        match self.dump(on_stopped, &mut untouched).await {
             Ok(dumped) => {
                 thaw.0 = None;
                 Ok(dumped)
+            }
+            Err(DumpError::Swrk { source: source @ SwrkError::Gone { .. }, .. }) => {
+                // From here on only a tree that is proven to be whole is let go, also if this future is dropped.
+                thaw.0 = None;
+                Err(self.mend(source, untouched).await)
             }
             Err(error) => Err(self.undo(error, &before).await),
         }
@@ -267,7 +293,7 @@ impl ArmedDump {
         }
     }
 
-    async fn dump<F, Fut>(&mut self, on_stopped: F) -> Result<Dumped, DumpError>
+    async fn dump<F, Fut>(&mut self, on_stopped: F, before: &mut Before) -> Result<Dumped, DumpError>
     where
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send,
@@ -287,6 +313,9 @@ impl ArmedDump {
                     "network-lock" | "query-ext-files" => {
                         if let Some(on_stopped) = on_stopped.take() {
                             stopped = Some(Instant::now());
+                            before.look_at_stopped(&self.request.cgroup).map_err(|source| {
+                                DumpError::Prepare { pid, what: "look at its stopped tasks", source }
+                            })?;
                             on_stopped().await.map_err(|source| DumpError::CalledOff { pid, source })?;
                         }
                     }
@@ -301,6 +330,9 @@ impl ArmedDump {
             self.criu.answer(true, step).await.map_err(lost)?;
         };
         let status = self.criu.ended(self.request.deadlines.abort).await.map_err(lost)?;
+        if status.signal().is_some() {
+            return Err(lost(SwrkError::Gone { stderr: String::new() }));
+        }
         match (succeeded && status.success(), stopped, frozen) {
             (true, Some(stopped), Some(frozen)) => {
                 Ok(Dumped { tasks: self.verify()?, stopping, stopped, frozen })
@@ -342,6 +374,29 @@ impl ArmedDump {
         match harm {
             None => error,
             Some(harm) => DumpError::Harmed { pid: self.request.pid, harm, source: Box::new(error) },
+        }
+    }
+
+    /// After the death of CRIU: the tree is frozen at once, and goes on only if all of it is whole.
+    async fn mend(&mut self, source: SwrkError, before: Before) -> DumpError {
+        let DumpRequest { pid, cgroup, images, deadlines, .. } = self.request.clone();
+        // Asked for at once, and again where it is waited for: CRIU traces its tasks until its very end.
+        let _ = cgroup.freeze_async(deadlines.freeze).await;
+        let how = match self.criu.ended(deadlines.abort).await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let mended = mend(cgroup.clone(), before, images, deadlines.freeze).await;
+        let mended = mended.and_then(|mended| match cgroup.thaw() {
+            Ok(()) => Ok(mended),
+            Err(error) => Err(format!("it cannot be thawed: {error}")),
+        });
+        match mended {
+            Ok(mended) => DumpError::Killed { pid, how, mended, source },
+            Err(harm) => {
+                let harm = format!("CRIU ended in the middle ({how}); {harm}");
+                DumpError::Harmed { pid, harm, source: Box::new(DumpError::Swrk { pid, source }) }
+            }
         }
     }
 

@@ -153,7 +153,11 @@ impl Swrk {
         });
         match sent.await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(source)) if source.kind() == io::ErrorKind::BrokenPipe => Err(self.gone()),
+            Ok(Err(source))
+                if matches!(source.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                Err(self.gone())
+            }
             Ok(Err(source)) => Err(SwrkError::Socket { action: "send a request to CRIU", source }),
             Err(_) => Err(self.silent("take a request", deadline)),
         }

@@ -12,4 +12,5 @@ mod callbacks;
 mod cgroup;
 mod dump;
 mod held;
+mod mend;
 mod spawn;
