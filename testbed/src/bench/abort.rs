@@ -74,7 +74,9 @@ pub(super) fn abort(options: Options) -> Result<()> {
             }
         }
         own::end(&service);
-        eprintln!("bench: {size} MiB: {late} of {aborts} came after the commit and were refused");
+        eprintln!(
+            "bench: {size} MiB: {late} of {aborts} came before the migration was known or after its commit, and were refused"
+        );
         for (phase, samples) in &phases {
             rows.push(row(options.json, *size, phase, samples));
         }
