@@ -141,23 +141,25 @@ impl Stage {
     }
 }
 
-/// A CRIU that does what `at/criu-act` says, once: `fail` at its start, or be killed as soon as it has stopped a task.
+/// A CRIU that does what `at/criu-act` says, once: `fail` at its start, or be killed as soon as it has a task in its hands:
+/// one that it traces, or one that it makes.
 fn criu(at: &std::path::Path) -> Result<PathBuf> {
     let directory = at.join("bin");
     fs::create_dir_all(&directory)?;
     let real = std::env::var_os("UMS_CRIU").map(PathBuf::from);
     let real = real.map_or_else(|| programs::find("criu"), Ok).context("UMS_CRIU names no CRIU")?;
+    // runc asks a CRIU for its version first: the word is used up only by the kill.
     // The watcher is nobody's child, or CRIU would wonder about it, and holds nothing of CRIU's open.
     let script = format!(
         "#!/bin/sh\n\
          act='{act}'\n\
          word=; case \" $* \" in *' swrk '*) [ -e \"$act\" ] && read -r word < \"$act\";; esac\n\
-         [ -z \"$word\" ] || rm -f \"$act\"\n\
-         [ \"$word\" != fail ] || exit 1\n\
-         me=$$\n\
+         [ \"$word\" != fail ] || {{ rm -f \"$act\"; exit 1; }}\n\
+         me=$$; shell=$(readlink /proc/$$/exe)\n\
          if [ \"$word\" = kill ]; then\n\
          ( ( eval \"exec $2>&-\"; while kill -0 $me 2>/dev/null; do\n\
-         grep -qs \"^TracerPid:[[:space:]]*$me$\" /proc/[0-9]*/status && kill -9 $me && break\n\
+         [ \"$(readlink /proc/$me/exe)\" != \"$shell\" ] || continue\n\
+         grep -Eqs \"^(TracerPid|PPid):[[:space:]]*$me$\" /proc/[0-9]*/status && kill -9 $me && rm -f \"$act\" && break\n\
          done ) </dev/null >/dev/null 2>&1 & )\n\
          fi\n\
          exec '{real}' \"$@\"\n",
