@@ -105,6 +105,7 @@ struct Course<'a> {
     outcomes: Outcomes,
     missed: u64,
     downtimes: [Vec<Duration>; 2],
+    frozen: Vec<Duration>,
     refused: Vec<Duration>,
     sums: Sums,
 }
@@ -139,6 +140,7 @@ impl<'a> Course<'a> {
             outcomes: Outcomes::default(),
             missed: 0,
             downtimes: Default::default(),
+            frozen: Vec::new(),
             refused: Vec::new(),
             sums: Sums::default(),
         })
@@ -193,6 +195,7 @@ impl<'a> Course<'a> {
         self.refused.extend(refused);
         if ended == Outcome::Done {
             self.downtimes[usize::from(met)].extend(downtime);
+            self.frozen.extend(frozen.filter(|_| !met));
         }
         let ms = |time: Option<Duration>| {
             time.map_or("-".to_owned(), |time| format!("{:.0} ms", time.as_secs_f64() * 1e3))
@@ -284,6 +287,7 @@ impl<'a> Course<'a> {
             reconnects: self.sums.reconnects,
             downtime_ms: Spread::of(without),
             downtime_with_fault_ms: Spread::of(with),
+            frozen_ms: Spread::of(&self.frozen),
             refused_ms: Spread::of(&self.refused),
             faults_by_step: self.plan.by_step,
             faults_by_kind: self.plan.by_kind,

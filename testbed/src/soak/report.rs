@@ -57,6 +57,8 @@ pub struct Report {
     pub downtime_ms: Option<Spread>,
     /// Downtimes of migrations with a fault, the repair included.
     pub downtime_with_fault_ms: Option<Spread>,
+    /// From freeze to resume, as the sites measured it, of migrations that were done without a fault.
+    pub frozen_ms: Option<Spread>,
     /// Times in which a site refused every migration, after a fault and without a fault of its own.
     pub refused_ms: Option<Spread>,
 }
@@ -135,6 +137,7 @@ impl Report {
         line("reconnects", self.reconnects.to_string());
         line("downtime", spread(&self.downtime_ms));
         line("  with a fault", spread(&self.downtime_with_fault_ms));
+        line("frozen", spread(&self.frozen_ms));
         line("refused", spread(&self.refused_ms));
         line(
             "violations",
@@ -165,7 +168,22 @@ pub(super) fn write_evidence(seed: u64, violations: &[Violation]) -> Result<Path
 
 #[cfg(test)]
 mod tests {
+    use super::super::history::examples::{read, write};
     use super::*;
+
+    #[test]
+    fn evidence_names_the_seed_and_every_operation_in_order() {
+        let history = vec![read(0, 3_000_000_000, 4_000_000_000), write(7, 1_000_000_000, 2_000_000_000)];
+        let violation =
+            Violation { kind: "lost-write", service: "redis", what: "it is gone".to_owned(), history };
+        let path = write_evidence(4711, &[violation]).unwrap();
+        let text = fs::read_to_string(&path);
+        fs::remove_file(&path).unwrap();
+        let text = text.unwrap();
+        let places = ["seed 4711", "lost-write at redis: it is gone", "write 7 Ok", "read nothing Ok"]
+            .map(|part| text.find(part).unwrap_or_else(|| panic!("no `{part}` in {text}")));
+        assert!(places.is_sorted(), "{text}");
+    }
 
     #[test]
     fn a_spread_is_of_what_there_is() {
