@@ -37,6 +37,9 @@ const MAX_LOG: u64 = 16 << 20;
 /// Time between two looks at whether CRIU has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
+/// Time between two looks at whether CRIU has ended while a message of it is awaited.
+const LOOK_FOR_END: Duration = Duration::from_millis(50);
+
 const READ_LOG: &str = "read the end of CRIU's log";
 
 /// Relays one restore. Whatever happens, runc gets an answer and the nest a word.
@@ -155,7 +158,7 @@ impl<'a> Restore<'a> {
         let request = Packet::from(std::mem::take(&mut self.request));
         self.criu.send(&request).map_err(|error| self.lost("CRIU", &error))?;
         let result = loop {
-            let packet = self.from("CRIU", &self.criu)?;
+            let packet = self.from_criu()?;
             let response =
                 Response::decode(&packet.bytes[..]).map_err(|error| self.lost("CRIU", &error.into()))?;
             let Some(notify) = response.notify.filter(|_| response.kind == Kind::Notify as i32) else {
@@ -255,10 +258,29 @@ impl<'a> Restore<'a> {
         true
     }
 
+    /// CRIU's next message. Its end is looked for as well: the tasks that it makes hold its socket open, so that one
+    /// that was killed would be waited for to the end of time.
+    fn from_criu(&mut self) -> Result<Packet, CriuFailure> {
+        loop {
+            // In this order: whatever it sent before it ended is there once it has ended.
+            let ended = self.ended();
+            let until = if ended { Instant::now() } else { self.until.min(Instant::now() + LOOK_FOR_END) };
+            match self.criu.receive(until) {
+                Ok(Some(packet)) => return Ok(packet),
+                Ok(None) => return Err(self.logged()),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => match ended {
+                    true => return Err(self.ours("CRIU ended in the middle of the restore")),
+                    false if Instant::now() < self.until => {}
+                    false => return Err(self.lost("CRIU", &error)),
+                },
+                Err(error) => return Err(self.lost("CRIU", &error)),
+            }
+        }
+    }
+
     fn from(&self, whom: &str, channel: &Channel) -> Result<Packet, CriuFailure> {
         match channel.receive(self.until) {
             Ok(Some(packet)) => Ok(packet),
-            Ok(None) if whom == "CRIU" => Err(self.logged()),
             Ok(None) => Err(self.lost(whom, &io::ErrorKind::UnexpectedEof.into())),
             Err(error) => Err(self.lost(whom, &error)),
         }
