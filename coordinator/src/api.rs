@@ -4,6 +4,7 @@
 //! the token, without which there is nothing. What is taken and given stands in [`crate::view`] and in `openapi.json`. Every error is a [`ums_model::error::WireError`] in JSON,
 //! under its own HTTP status.
 
+mod audit;
 mod auth;
 mod events;
 mod exec;
@@ -60,6 +61,8 @@ fn routes<S: SiteAdapter>() -> Vec<Route<S>> {
         ("GET", "/v1/migrations/{id}", Viewer, get(migrations::show::<S>)),
         ("DELETE", "/v1/migrations/{id}", Operator, delete(migrations::abort::<S>)),
         ("GET", "/v1/migrations/{id}/events", Viewer, get(events::events::<S>)),
+        ("GET", "/v1/audit", Viewer, get(audit::list::<S>)),
+        ("GET", "/v1/audit/verify", Viewer, get(audit::verify::<S>)),
         ("GET", "/v1/sites", Viewer, get(sites::list::<S>)),
         ("POST", "/v1/sites/invite", Admin, post(sites::invite::<S>)),
         ("POST", "/v1/sites/accept", Admin, post(sites::accept::<S>)),

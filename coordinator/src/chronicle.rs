@@ -114,6 +114,11 @@ impl Chronicles {
         open.values().map(|chronicle| chronicle.row.clone()).collect()
     }
 
+    /// How many migrations have not ended.
+    pub(crate) fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The newest migration of `service` that has not ended.
     pub(crate) fn of_service(&self, service: &ServiceName) -> Option<MigrationId> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

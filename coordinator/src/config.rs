@@ -38,6 +38,9 @@ pub struct Config {
     /// Whether to start also where the journal would not survive a restart of the machine. A site that forgets its
     /// decisions may let two copies run, so by default it does not start there; plans warn of such a site in any case.
     pub allow_volatile: bool,
+    /// Whether to begin a new journal at a site that has services and none. Services that never migrated are then at
+    /// home here; of any other it is not known who may run it. By default such a site does not start.
+    pub new_journal: bool,
     /// How long anything is waited for.
     pub deadlines: Deadlines,
     /// How much is done at once.
@@ -64,6 +67,9 @@ pub struct Settings {
     pub incoming: Option<bool>,
     /// See [`Config::allow_volatile`]; by default it does not start there.
     pub allow_volatile: Option<bool>,
+    /// See [`Config::new_journal`]; never in a file, because it is meant for one start.
+    #[serde(skip)]
+    pub new_journal: bool,
     /// See [`Config::deadlines`]; all in seconds.
     pub deadlines: Deadlines,
     /// See [`Config::limits`].
@@ -101,6 +107,7 @@ impl Config {
             advertise: Vec::new(),
             incoming: true,
             allow_volatile: false,
+            new_journal: false,
             deadlines: Deadlines::default(),
             limits: Limits::default(),
             sockets: Vec::new(),
@@ -118,6 +125,7 @@ impl Config {
             advertise: settings.advertise,
             incoming: settings.incoming.unwrap_or(true),
             allow_volatile: settings.allow_volatile.unwrap_or(false),
+            new_journal: settings.new_journal,
             deadlines: settings.deadlines,
             limits: settings.limits,
             sockets: settings.sockets,
@@ -166,6 +174,7 @@ impl Settings {
             advertise: if over.advertise.is_empty() { self.advertise } else { over.advertise },
             incoming: over.incoming.or(self.incoming),
             allow_volatile: over.allow_volatile.or(self.allow_volatile),
+            new_journal: over.new_journal || self.new_journal,
             deadlines: self.deadlines,
             limits: self.limits,
             sockets: self.sockets,

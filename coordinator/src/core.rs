@@ -130,6 +130,12 @@ impl<S: SiteAdapter> Core<S> {
         self.desks.desk(service).take(holder, self.config.deadlines.act).await
     }
 
+    /// Whether one more migration may begin: every decision of it will find a place in the journal. `Err`: nothing was
+    /// touched.
+    pub(crate) async fn room_for_decisions(&self) -> Result<(), WireError> {
+        self.journal.admit(self.chronicles.count()).await.map_err(|error| failure::journal(&error))
+    }
+
     /// Where other sites can dial this one.
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.addresses.get().cloned().unwrap_or_default()

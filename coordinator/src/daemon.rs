@@ -69,6 +69,15 @@ pub enum StartError {
         path.display()
     )]
     Volatile { path: PathBuf },
+    /// The site has services, and no journal.
+    #[error(
+        "the journal {} is missing or empty, but this site has services ({services}), and only the journal knows \
+         which of them may run here. No service was touched. Put journal.db, journal.db-wal and journal.decisions back \
+         from one copy that was taken while the site was down. Without such a copy: start once with `ums site \
+         --new-journal`; what that means stands in docs/decisions/journal.md",
+        path.display()
+    )]
+    Lost { path: PathBuf, services: String },
     /// The journal cannot be used: who may run which service is not known, so nothing is done at all.
     #[error("cannot use the journal: {message}")]
     Journal { message: String },
@@ -111,7 +120,7 @@ impl Coordinator {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Running, StartError> {
         refuse_volatile(&config, &site).await?;
-        let Prepared { lock, identity, journal } = prepare(&config).await?;
+        let Prepared { lock, identity, journal } = prepare(&config, &site).await?;
         let listener = port::bind(config.listen).await?;
         let address =
             listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
@@ -205,18 +214,44 @@ struct Prepared {
     journal: Journal,
 }
 
-async fn prepare(config: &Config) -> Result<Prepared, StartError> {
+async fn prepare<S: SiteAdapter>(config: &Config, site: &S) -> Result<Prepared, StartError> {
     lock::private_dir(&config.state_dir)?;
     let lock = lock::take(config.lock_path(), config.deadlines.drain).await?;
     let (dir, path) = (config.identity_dir(), config.journal_path());
-    let open = move || {
-        let identity = Identity::load_or_create(&dir)?;
-        Ok::<_, StartError>((identity, Journal::open(&path)?))
-    };
-    let opened = tokio::task::spawn_blocking(open).await;
-    let (identity, journal) =
-        opened.map_err(|error| StartError::Journal { message: error.to_string() })??;
+    if !blocking(move || Ok(Journal::exists(&path)?)).await? {
+        refuse_lost(config, site).await?;
+    }
+    let path = config.journal_path();
+    let open = move || Ok((Identity::load_or_create(&dir)?, Journal::open(&path)?));
+    let (identity, journal) = blocking(open).await?;
     Ok(Prepared { lock, identity, journal })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StartError::Journal { message: error.to_string() })?
+}
+
+/// A site that has services has a journal that says who may run them. One that has lost it does not begin another by
+/// itself.
+async fn refuse_lost<S: SiteAdapter>(config: &Config, site: &S) -> Result<(), StartError> {
+    if config.new_journal {
+        tracing::warn!("a new journal is begun, whatever services are here: an operator said so");
+        return Ok(());
+    }
+    let unknown = |why: String| StartError::Journal {
+        message: format!("there is none, and whether this site has services cannot be found out: {why}"),
+    };
+    let listed = tokio::time::timeout(config.deadlines.act, site.list()).await;
+    let services =
+        listed.map_err(|error| unknown(error.to_string()))?.map_err(|error| unknown(error.to_string()))?;
+    if services.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = services.iter().map(|service| service.spec.name.to_string()).collect();
+    Err(StartError::Lost { path: config.journal_path(), services: names.join(", ") })
 }
 
 async fn drain<S: SiteAdapter>(

@@ -17,8 +17,13 @@ pub(crate) use ums_model::error::chain;
 
 /// The journal cannot be relied on: whatever was to follow does not.
 pub(crate) fn journal(error: &JournalError) -> WireError {
-    let code = if matches!(error, JournalError::Closed) { ErrorCode::Busy } else { ErrorCode::Internal };
-    WireError::new(code, chain(error))
+    match error {
+        JournalError::Closed => WireError::new(ErrorCode::Busy, chain(error)),
+        JournalError::Full { .. } => WireError::new(ErrorCode::DiskTooSmall, chain(error)).with_hint(
+            "make room on the disk of the site's state directory, then try again; see: ums doctor",
+        ),
+        _ => WireError::new(ErrorCode::Internal, chain(error)),
+    }
 }
 
 /// The rules forbid a record: a defect, or a journal that was tampered with.

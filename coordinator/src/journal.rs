@@ -11,16 +11,29 @@
 //!   never cost a sync, because they are also written while a service is frozen.
 //!
 //! A failed durable write has no effect that anyone may rely on: nothing is done before a *later* durable write says
-//! what holds. The disk may be full just when a decision is due; for that a reserve of space lies beside the file.
+//! what holds. The disk may be full just when a decision is due: records then go into space that was written when the
+//! journal was made ([`slots`]), and into the database as soon as it takes them.
+//!
+//! ```text
+//! journal.db, journal.db-wal   the database, opened by this daemon alone
+//! journal.decisions            space for records while the disk is full, and a mark how far the database was
+//! ```
+//! Records are chained by hashes ([`chain`]). At the start all of it is inspected ([`inspect`]): a journal that is not
+//! what was written is refused as a whole, because who may run which service cannot be known from it.
 
+mod audit;
+mod chain;
 mod error;
 mod events;
+mod inspect;
 mod migrations;
 mod policies;
 mod records;
-mod reserve;
+mod row;
 mod schema;
 mod sites;
+mod slots;
+mod store;
 mod tokens;
 mod trust;
 
@@ -30,11 +43,13 @@ use std::thread;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use audit::{check as audit_check, list as audit_list, offline as audit_offline};
+pub(crate) use chain::Hash;
 pub(crate) use error::JournalError;
 pub(crate) use migrations::{MigrationRow, Role};
 pub(crate) use policies::ArrivalRow;
-use reserve::Reserve;
 pub(crate) use sites::{Direction, PairedRow, Redeemed};
+use store::Store;
 pub(crate) use tokens::TokenRow;
 
 /// Calls that may wait for the thread. Each is short, so this is memory, not time.
@@ -48,19 +63,19 @@ pub(crate) struct Journal {
     queue: mpsc::Sender<Job>,
 }
 
-/// What the thread owns.
-pub(crate) struct Store {
-    db: Connection,
-    reserve: Reserve,
-}
-
 impl Journal {
-    /// Opens the journal at `path`, creates it if there is none, brings an older one up to date. Blocks on the disk.
+    /// Whether there is a journal at `path`, of whatever version. Changes nothing. Blocks on the disk.
+    pub(crate) fn exists(path: &Path) -> Result<bool, JournalError> {
+        schema::exists(path)
+    }
+
+    /// Opens the journal at `path`, creates it if there is none, brings an older one up to date, inspects it. Blocks on
+    /// the disk.
     ///
-    /// `Err`: nothing was changed in a journal that is newer than this software, or is none.
+    /// `Err`: nothing was changed in a journal that is newer than this software, or is none; of one that is damaged
+    /// the error says what was found and what to do.
     pub(crate) fn open(path: &Path) -> Result<Self, JournalError> {
-        let mut store = Store { db: schema::open(path)?, reserve: Reserve::beside(path) };
-        store.reserve.fill();
+        let mut store = Store::open(path)?;
         let (queue, mut jobs) = mpsc::channel::<Job>(QUEUE);
         let serve = move || {
             while let Some(job) = jobs.blocking_recv() {
@@ -80,9 +95,19 @@ impl Journal {
     async fn write<T: Send + 'static>(
         &self,
         action: &'static str,
-        act: impl Fn(&Connection) -> Result<T, JournalError> + Send + 'static,
+        act: impl FnOnce(&Connection) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, JournalError> {
-        self.ask(move |store| store.durably(action, &act)).await
+        self.ask(move |store| store.attempt(action, act)).await
+    }
+
+    /// Whether the database takes writes now, which a full disk prevents.
+    pub(crate) async fn takes_writes(&self) -> bool {
+        let touch = self.write("see whether it takes writes", |db| {
+            let failed = |source| JournalError::Database { action: "see whether it takes writes", source };
+            db.execute("UPDATE meta SET slots = 1", ()).map_err(failed)?;
+            Ok(())
+        });
+        touch.await.is_ok()
     }
 
     /// Runs `look`, which changes nothing.
@@ -105,65 +130,33 @@ impl Journal {
     }
 
     /// Brings what the log holds into the tables, now that no service is frozen. Otherwise SQLite would do so whenever
-    /// the log has grown, perhaps in the middle of a commit.
+    /// the log has grown, perhaps in the middle of a commit. And notes how far the journal is. Nobody waits for it.
     async fn checkpoint(&self) {
-        self.tell(|db| {
+        self.post(|store| {
             let failed = |source| JournalError::Database { action: "tidy up", source };
-            db.pragma_update(None, "wal_checkpoint", "PASSIVE").map_err(failed)
+            store.mark();
+            store.db.pragma_update(None, "wal_checkpoint", "PASSIVE").map_err(failed)
         })
         .await;
     }
 
     /// Queues `act`, which is for people only: written in order, not synced, not waited for.
     async fn tell(&self, act: impl FnOnce(&Connection) -> Result<(), JournalError> + Send + 'static) {
+        self.post(move |store| store.lazily(act)).await;
+    }
+
+    async fn post(&self, job: impl FnOnce(&mut Store) -> Result<(), JournalError> + Send + 'static) {
         let job: Job = Box::new(move |store| {
-            if let Err(error) = store.lazily(act) {
+            if let Err(error) = job(store) {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "cannot write an event into the journal"
+                    "cannot write what nobody waits for"
                 );
             }
         });
         if self.queue.send(job).await.is_err() {
-            tracing::warn!("cannot write an event: the journal is closed");
+            tracing::warn!("cannot write what nobody waits for: the journal is closed");
         }
-    }
-}
-
-impl Store {
-    fn durably<T>(
-        &mut self,
-        action: &'static str,
-        act: &impl Fn(&Connection) -> Result<T, JournalError>,
-    ) -> Result<T, JournalError> {
-        match self.attempt(action, act) {
-            Err(error) if error.is_full() && self.reserve.spend() => self.attempt(action, act),
-            result => result,
-        }
-    }
-
-    fn attempt<T>(
-        &mut self,
-        action: &'static str,
-        act: impl Fn(&Connection) -> Result<T, JournalError>,
-    ) -> Result<T, JournalError> {
-        let failed = |source| JournalError::Database { action, source };
-        let transaction = self.db.transaction().map_err(failed)?;
-        let result = act(&transaction)?;
-        transaction.commit().map_err(failed)?;
-        Ok(result)
-    }
-
-    fn lazily(
-        &mut self,
-        act: impl FnOnce(&Connection) -> Result<(), JournalError>,
-    ) -> Result<(), JournalError> {
-        let failed = |source| JournalError::Database { action: "prepare for an event", source };
-        self.db.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
-        let result = act(&self.db);
-        // Must succeed before the next durable write; a connection on which it does not is not used for one.
-        self.db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-        result
     }
 }
 

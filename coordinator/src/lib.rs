@@ -22,7 +22,7 @@
 //! 4. `settle`: from the commit, or from a failure, to the end; `recovery`: the same after a restart;
 //! 5. `peers`, `pairing`, `policies`, `control`, `preflight`, `promises`, `queue`: whom to trust, and what to know before
 //!    anything begins;
-//! 6. `services`, `migrations`, `api`, [`view`]: what users ask for; `daemon`: all of it put together.
+//! 6. `services`, `migrations`, [`audit`], `api`, [`view`]: what users ask for; `daemon`: all of it put together.
 //!
 //! Two rules hold everywhere. *Write first, act second*: a decision is durable before anything is done about it, and
 //! everything that is done is safe to repeat. *One holder*: only who holds a service's lane writes its records or
@@ -32,6 +32,7 @@
 //! says. It must never decide who may run a service: that is [`ums_model::standing`]'s. It knows of TLS only that
 //! `ums_transfer` gives it authenticated streams.
 
+pub mod audit;
 pub mod config;
 pub mod fault;
 

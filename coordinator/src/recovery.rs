@@ -47,7 +47,8 @@ pub(crate) async fn recover<S: SiteAdapter>(core: &Arc<Core<S>>) -> Result<(), J
         }
     }
     for row in stale {
-        conclude_stale(core, row).await?;
+        let ended = Arc::clone(core);
+        end(core, async move { conclude_stale(&ended, row).await }).await;
     }
     for row in core.journal.untold().await? {
         let core = Arc::clone(core);
@@ -75,6 +76,15 @@ pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>, row: MigrationRow) {
     });
 }
 
+/// Ends a migration before the site serves; on a full disk the end waits for space, and the site does not.
+async fn end<S: SiteAdapter>(core: &Core<S>, ending: impl Future<Output = ()> + Send + 'static) {
+    if core.journal.takes_writes().await {
+        ending.await;
+    } else {
+        core.tasks.spawn(ending);
+    }
+}
+
 async fn finish<S: SiteAdapter>(core: &Core<S>, lane: Lane, row: &MigrationRow) {
     let outcome = outcome(&lane.standing());
     conclude(core, lane, row, outcome, None, false).await;
@@ -94,6 +104,7 @@ async fn adopt_strangers<S: SiteAdapter>(core: &Core<S>) {
             continue;
         }
         if epoch != Epoch::ZERO {
+            // Stopped below, if it is one that may run.
             tracing::error!(service = %spec.name, %epoch, "a service is here that has migrated, and the journal does not know it");
             continue;
         }
@@ -114,7 +125,11 @@ async fn recover_migration<S: SiteAdapter>(core: &Arc<Core<S>>, desk: &Arc<Desk>
     let other = word_for_returning(core, &lane.standing(), &row).await;
     match advance(core, &mut lane, Some(&row), other).await {
         Ok(()) if is_settled(&lane.standing()) => {
-            return finish_recovered(core, lane, &row).await;
+            if let Some(chronicle) = core.chronicles.of(row.id) {
+                chronicle.runs_again().await;
+            }
+            let ended = Arc::clone(core);
+            return end(core, async move { finish(&ended, lane, &row).await }).await;
         }
         Ok(()) => {}
         Err(error) => {
@@ -123,13 +138,6 @@ async fn recover_migration<S: SiteAdapter>(core: &Arc<Core<S>>, desk: &Arc<Desk>
     }
     drop(lane);
     attend(core, row);
-}
-
-async fn finish_recovered<S: SiteAdapter>(core: &Core<S>, lane: Lane, row: &MigrationRow) {
-    if let Some(chronicle) = core.chronicles.of(row.id) {
-        chronicle.runs_again().await;
-    }
-    finish(core, lane, row).await;
 }
 
 /// A service in no migration: what its standing says holds, and leftovers are cleared away.
@@ -163,8 +171,13 @@ async fn turn<S: SiteAdapter>(core: &Core<S>, desk: &Arc<Desk>) -> Result<(), Wi
 }
 
 /// A migration that ended in the records but not in its row, and after which the service has gone on.
-async fn conclude_stale<S: SiteAdapter>(core: &Core<S>, row: MigrationRow) -> Result<(), JournalError> {
-    let records = core.journal.records_of(row.id).await?;
+async fn conclude_stale<S: SiteAdapter>(core: &Core<S>, row: MigrationRow) {
+    let records = match core.journal.records_of(row.id).await {
+        Ok(records) => records,
+        Err(error) => {
+            return tracing::error!(error = failure::chain(&error), "cannot end an interrupted migration");
+        }
+    };
     let done = records.iter().any(|record| match record {
         Record::Source(event) => event.step == source::Step::RunningArrived,
         Record::Destination(event) => event.step == destination::Step::RunningWritten,
@@ -175,5 +188,4 @@ async fn conclude_stale<S: SiteAdapter>(core: &Core<S>, row: MigrationRow) -> Re
     if conclude(core, lane, &row, outcome, None, false).await == Settled::NotYet {
         tracing::warn!(error = failure::chain(&JournalError::Closed), "the recovery was interrupted");
     }
-    Ok(())
 }

@@ -61,6 +61,7 @@ pub(crate) async fn begin<S: SiteAdapter>(core: &Arc<Core<S>>, wish: Wish) -> Re
     let stop = holder.stop.clone();
     let lane = core.take(&service, holder).await?;
     must_be_home(core, &lane.standing(), &service).await?;
+    core.room_for_decisions().await.map_err(|error| cannot(&service, &to, error))?;
     // Before the look at the service: whoever wished first is first.
     let place = core.departures.join(id).map_err(|error| cannot(&service, &to, error))?;
     let preflight =
@@ -132,7 +133,10 @@ pub(crate) async fn must_be_home<S: SiteAdapter>(
             let message =
                 format!("service {service} may run at another site: the copy here is kept for you to decide");
             Err(WireError::new(ErrorCode::Stuck, message)
-                .with_hint(format!("if it runs there, remove the copy here: ums rm --force {service}")))
+                .with_hint(format!(
+                    "if it runs there, remove the copy here: ums rm --force {service}; if it certainly does not: ums \
+                     resolve {service} --run-here"
+                )))
         }
         (Half::Source(half), Some(row)) if half.stage() == ums_model::source::Stage::Released => {
             let message = format!(

@@ -163,6 +163,9 @@ pub(crate) enum Command {
         /// Only of this service.
         name: Option<String>,
     },
+    /// What was moved, by whom, and how it ended: a chain of records of which none can be changed unnoticed.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Check whether this host can do its part.
     Doctor,
     /// Tokens for the API over TLS.
@@ -192,6 +195,10 @@ pub(crate) struct SiteArgs {
     /// copies of a service run.
     #[arg(long)]
     pub(crate) allow_volatile: bool,
+    /// Begin a new journal although this site has services and none. For one start, when the old one is lost for good:
+    /// services that never migrated go on, of any other it is not known who may run it.
+    #[arg(long)]
+    pub(crate) new_journal: bool,
     /// Name of this site.
     #[arg(long)]
     pub(crate) name: String,
@@ -267,6 +274,25 @@ pub(crate) struct PolicyArgs {
     /// Begin with the defaults; other options are applied to them.
     #[arg(long)]
     pub(crate) reset: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// List all records, oldest first.
+    List {
+        /// journal.db of a site that does not run, instead of the daemon.
+        #[arg(long)]
+        journal: Option<PathBuf>,
+    },
+    /// Walk along the whole chain. Exit code 1 if a record is not what was written.
+    Verify {
+        /// journal.db of a site that does not run, instead of the daemon.
+        #[arg(long)]
+        journal: Option<PathBuf>,
+        /// Hash of a record that was kept elsewhere: it must still be in the chain. Tells of records that were cut off.
+        #[arg(long)]
+        head: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,7 @@
 //! What each command does: one call to the daemon, one answer on the terminal. Exit codes: 0 done, 1 failed and rolled
 //! back (plan: cannot move), 2 wrong usage, 3 stuck or lost.
 
+mod audit;
 mod drain;
 mod exec;
 mod migrate;
@@ -88,6 +89,7 @@ async fn client_command(context: &Context, command: Command) -> CallResult<u8> {
         Command::Sites { command: None } => sites::list(context).await,
         Command::Sites { command: Some(SitesCommand::Policy(args)) } => policy::policy(context, args).await,
         Command::Unpair { site } => sites::unpair(context, &site).await,
+        Command::Audit(command) => audit::run(context, command).await,
         Command::Doctor => sites::doctor(context).await,
         Command::Token(command) => sites::token(context, command).await,
         Command::Run(args) => services::run(context, *args).await,

@@ -80,6 +80,7 @@ fn config(args: &SiteArgs) -> anyhow::Result<Config> {
         ),
         advertise: args.advertise.iter().cloned().collect(),
         allow_volatile: args.allow_volatile.then_some(true),
+        new_journal: args.new_journal,
         ..Settings::default()
     };
     Ok(Config::resolve(file.overridden_by(said))?)

@@ -104,6 +104,7 @@ async fn enter<S: SiteAdapter>(
     let stop = holder.stop.clone();
     let mut lane = core.take(&about.service, holder).await?;
     name_must_be_free(core, &lane, about).await?;
+    core.room_for_decisions().await?;
     let permit = Arc::clone(&core.arrivals).try_acquire_owned().map_err(|_| {
         WireError::new(
             ErrorCode::Busy,

@@ -8,7 +8,7 @@ use ums_model::report::Report;
 use ums_model::spec::ServiceSpec;
 
 use super::events::insert_event;
-use super::{Journal, JournalError};
+use super::{Journal, JournalError, audit};
 use crate::clock::unix_ms;
 
 /// Which side of a migration this site is.
@@ -122,7 +122,7 @@ impl Journal {
         .await
     }
 
-    /// A migration ended, with its `last` event. Of those that ended before, only the newest `keep` stay, with their
+    /// A migration ended, with its `last` event; the audit has it too. Of those that ended before, only the newest `keep` stay, with their
     /// events.
     pub(crate) async fn end(
         &self,
@@ -139,6 +139,7 @@ impl Journal {
                 .map_err(|source| JournalError::Encode { what: "a report", source })?;
             let sql = "UPDATE migrations SET ended_unix_ms = ?2, report = ?3, told = told OR ?4 WHERE id = ?1";
             db.execute(sql, params![id.to_string(), unix_ms() as i64, json, told]).map_err(failed)?;
+            audit::note_end(db, &id.to_string())?;
             // What another site may still ask about is answered from the records, which stay.
             let sql = "DELETE FROM migrations WHERE ended_unix_ms IS NOT NULL AND (told = 1 OR role = 'destination')
                        AND id NOT IN (SELECT id FROM migrations ORDER BY started_unix_ms DESC LIMIT ?1)";
@@ -202,6 +203,15 @@ pub(super) fn insert(db: &Connection, row: &MigrationRow) -> Result<(), JournalE
         0 => Err(JournalError::Taken { id: row.id }),
         _ => Ok(()),
     }
+}
+
+/// One migration.
+pub(super) fn find(db: &Connection, id: &str) -> Result<Option<MigrationRow>, JournalError> {
+    let failed = |source| JournalError::Database { action: "read a migration", source };
+    let sql = format!("SELECT {COLUMNS} FROM migrations WHERE id = ?1");
+    let mut statement = db.prepare_cached(&sql).map_err(failed)?;
+    let mut rows = statement.query([id]).map_err(failed)?;
+    rows.next().map_err(failed)?.map(decode).transpose()
 }
 
 fn decode(row: &Row<'_>) -> Result<MigrationRow, JournalError> {

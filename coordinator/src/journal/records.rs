@@ -2,97 +2,81 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, params};
 use ums_model::names::{MigrationId, ServiceName};
 use ums_model::standing::{Record, Standing};
 
 use super::migrations::{MigrationRow, insert};
+use super::row::RecordRow;
+use super::store::Store;
 use super::{Journal, JournalError};
-use crate::clock::unix_ms;
 
 impl Journal {
-    /// Appends records about one service. `Ok`: all of them are durable. `Err`: nothing that they say may be acted
-    /// upon. Not to be repeated blindly: the state has to be looked at again.
+    /// Appends records about one service. `Ok`: all of them are durable, also if the disk is full. `Err`: nothing that
+    /// they say may be acted upon. Not to be repeated blindly: the state has to be looked at again.
     pub(crate) async fn append(
         &self,
         service: &ServiceName,
         migration: Option<MigrationId>,
         records: Vec<Record>,
     ) -> Result<(), JournalError> {
-        let service = service.clone();
-        self.write("append a record", move |db| append(db, &service, migration, &records)).await
+        let rows = rows(service, migration, &records)?;
+        self.ask(move |store| store.append("append a record", rows, None)).await
     }
 
     /// Begins a migration: its row and its first records, in one step. A row of the same id is replaced, so that a
-    /// migration may begin again with a newer epoch.
+    /// migration may begin again with a newer epoch. On a full disk none begins.
     pub(crate) async fn begin(&self, row: MigrationRow, records: Vec<Record>) -> Result<(), JournalError> {
-        self.write("begin a migration", move |db| {
-            insert(db, &row)?;
-            append(db, &row.service, Some(row.id), &records)
-        })
-        .await
+        let rows = rows(&row.service, Some(row.id), &records)?;
+        self.ask(move |store| store.append("begin a migration", rows, Some(&|db| insert(db, &row)))).await
+    }
+
+    /// Whether one more migration may begin beside `under_way` others, so that all its decisions will find a place even
+    /// if the disk becomes full. `Err` says why not. Changes nothing.
+    pub(crate) async fn admit(&self, under_way: usize) -> Result<(), JournalError> {
+        self.ask(move |store| store.admit(under_way)).await
     }
 
     /// The records that a migration has left, in order.
     pub(crate) async fn records_of(&self, id: MigrationId) -> Result<Vec<Record>, JournalError> {
-        self.read(move |db| {
-            let failed = |source| JournalError::Database { action: "read the records", source };
-            let sql = "SELECT record FROM records WHERE migration = ?1 ORDER BY seq";
-            let mut statement = db.prepare(sql).map_err(failed)?;
-            let mut rows = statement.query([id.to_string()]).map_err(failed)?;
-            let mut records = Vec::new();
-            while let Some(row) = rows.next().map_err(failed)? {
-                let json: String = row.get(0).map_err(failed)?;
-                let record = serde_json::from_str(&json)
-                    .map_err(|error| JournalError::Damaged { what: "a record", why: error.to_string() })?;
-                records.push(record);
-            }
-            Ok(records)
-        })
-        .await
+        let id = id.to_string();
+        let rows = self.ask(all_rows).await?;
+        let of_it = rows.iter().filter(|row| row.migration.as_ref() == Some(&id));
+        of_it.map(|row| Ok(row.decode()?.1)).collect()
     }
 
     /// The standing of every service that was ever heard of: the fold over its records.
     ///
-    /// `Err` if a record cannot follow those before it: the file was damaged or put together from two, and no
-    /// service of it may be touched.
+    /// `Err` if a record cannot follow those before it: the file was put together from two, or by another software,
+    /// and no service of it may be touched.
     pub(crate) async fn standings(&self) -> Result<BTreeMap<ServiceName, Standing>, JournalError> {
-        self.read(|db| {
-            let failed = |source| JournalError::Database { action: "read the records", source };
-            let mut statement =
-                db.prepare("SELECT service, record FROM records ORDER BY seq").map_err(failed)?;
-            let mut rows = statement.query(()).map_err(failed)?;
-            let mut standings = BTreeMap::<ServiceName, Standing>::new();
-            while let Some(row) = rows.next().map_err(failed)? {
-                let (service, record): (String, String) =
-                    row.get(0).and_then(|service| Ok((service, row.get(1)?))).map_err(failed)?;
-                let damaged = |why: String| JournalError::Damaged { what: "a record", why };
-                let service: ServiceName = service.parse().map_err(|error| damaged(format!("{error}")))?;
-                let record: Record =
-                    serde_json::from_str(&record).map_err(|error| damaged(error.to_string()))?;
-                let before = standings.entry(service.clone()).or_default();
-                *before = before.apply(record).map_err(|error| damaged(format!("{service}: {error}")))?;
-            }
-            Ok(standings)
-        })
-        .await
+        let mut standings = BTreeMap::<ServiceName, Standing>::new();
+        for row in self.ask(all_rows).await? {
+            let (service, record) = row.decode()?;
+            let before = standings.entry(service.clone()).or_default();
+            *before = before.apply(record).map_err(|error| {
+                let why = format!("number {} of service {service}: {error}", row.seq);
+                JournalError::Damaged { what: "a record", why }
+            })?;
+        }
+        Ok(standings)
     }
 }
 
-fn append(
-    db: &Connection,
+fn rows(
     service: &ServiceName,
     migration: Option<MigrationId>,
     records: &[Record],
-) -> Result<(), JournalError> {
-    let failed = |source| JournalError::Database { action: "append a record", source };
-    let sql = "INSERT INTO records (service, migration, at_unix_ms, record) VALUES (?1, ?2, ?3, ?4)";
-    let mut insert = db.prepare_cached(sql).map_err(failed)?;
-    for record in records {
-        let json = serde_json::to_string(record)
-            .map_err(|source| JournalError::Encode { what: "a record", source })?;
-        let migration = migration.map(|id| id.to_string());
-        insert.execute(params![service.as_str(), migration, unix_ms() as i64, json]).map_err(failed)?;
-    }
-    Ok(())
+) -> Result<Vec<RecordRow>, JournalError> {
+    records.iter().map(|record| RecordRow::new(service, migration, record)).collect()
+}
+
+/// All records, in order: those in the database, then those in slots.
+fn all_rows(store: &mut Store) -> Result<Vec<RecordRow>, JournalError> {
+    let failed = |source| JournalError::Database { action: "read the records", source };
+    let sql = "SELECT seq, service, migration, at_unix_ms, record, chain FROM records ORDER BY seq";
+    let mut statement = store.db.prepare_cached(sql).map_err(failed)?;
+    let rows = statement.query_map((), RecordRow::read).map_err(failed)?;
+    let mut rows = rows.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    rows.extend_from_slice(store.waiting());
+    Ok(rows)
 }

@@ -1,5 +1,13 @@
 //! What the journal keeps, and what it refuses.
 
+mod audit;
+mod damage;
+mod full;
+mod latency;
+mod versions;
+
+use std::path::{Path, PathBuf};
+
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::event::{EventKind, MigrationEvent};
 use ums_model::names::{Bytes, Digest, Epoch, Fingerprint, MigrationId};
@@ -63,6 +71,54 @@ fn site(fill: u8, name: &str) -> PairedRow {
     }
 }
 
+impl Journal {
+    /// Lets every write into the database fail as on a full disk, or not any more.
+    async fn pretend_full(&self, full: bool) {
+        self.ask(move |store| {
+            store.full = full;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+}
+
+/// The file with the space for decisions, of the journal at `path`.
+fn decisions(path: &Path) -> PathBuf {
+    path.with_extension("decisions")
+}
+
+/// Copies the files of the journal at `path` as they are now.
+fn copy_of(path: &Path) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    for file in [path.to_owned(), path.with_extension("db-wal"), decisions(path)] {
+        if file.exists() {
+            std::fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let copy = dir.path().join(path.file_name().unwrap());
+    (dir, copy)
+}
+
+/// Decides once about the service of this number: it is created, so every number is good for one.
+async fn decide(journal: &Journal, number: u32) {
+    let service = format!("s{number}").parse().unwrap();
+    journal.append(&service, None, vec![Record::Created]).await.unwrap();
+}
+
+/// How many services the journal knows.
+async fn known(journal: &Journal) -> usize {
+    journal.standings().await.unwrap().len()
+}
+
+/// What the journal at `path` knows, and how many of it is in the database; opens it twice, so that nothing waits.
+async fn opened(path: &Path) -> (usize, usize) {
+    let known = known(&Journal::open(path).unwrap()).await;
+    let count =
+        || Connection::open(path)?.query_row("SELECT count(*) FROM records", (), |row| row.get::<_, i64>(0));
+    (known, count().unwrap() as usize)
+}
+
 #[tokio::test]
 async fn records_are_folded_after_a_restart() {
     let home = tempfile::tempdir().unwrap();
@@ -102,7 +158,7 @@ async fn a_newer_journal_and_a_foreign_file_are_refused() {
         "this is no database, but long enough to be taken for something else".repeat(100),
     )
     .unwrap();
-    assert!(matches!(Journal::open(&foreign), Err(JournalError::Database { .. })));
+    assert!(matches!(Journal::open(&foreign), Err(JournalError::Damage { .. })));
 }
 
 #[tokio::test]
@@ -167,34 +223,4 @@ async fn an_invite_is_good_for_one_site() {
     let expired = Secret::from_bytes([8; 16]);
     journal.invite(expired.id(), expired.clone(), unix_ms()).await.unwrap();
     assert_eq!(journal.invite_secret(expired.id()).await.unwrap(), None);
-}
-
-/// With the disk full a decision can still be written: the reserve is given up for it.
-#[tokio::test]
-async fn a_full_disk_does_not_prevent_a_decision() {
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("journal.db");
-    let journal = Journal::open(&path).unwrap();
-    let reserve = path.with_extension("reserve");
-    assert_eq!(reserve.metadata().unwrap().len(), 1 << 20);
-    // The first attempt meets a full disk, the second one does not.
-    let tried = std::sync::atomic::AtomicBool::new(false);
-    let written = journal.write("test", move |db| {
-        if !tried.swap(true, std::sync::atomic::Ordering::SeqCst) {
-            let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
-            let source = rusqlite::Error::SqliteFailure(full, None);
-            return Err(JournalError::Database { action: "test", source });
-        }
-        db.execute(
-            "INSERT INTO tokens (name, role, hash, created_unix_ms) VALUES ('t', 'read', x'00', 1)",
-            (),
-        )
-        .unwrap();
-        Ok(())
-    });
-    written.await.unwrap();
-    assert!(!reserve.exists());
-    drop(journal);
-    let _journal = Journal::open(&path).unwrap();
-    assert!(reserve.exists(), "it is kept again as soon as there is room");
 }

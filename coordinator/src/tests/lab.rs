@@ -235,6 +235,47 @@ pub(crate) fn web() -> ServiceName {
     "web".parse().unwrap()
 }
 
+/// The journal of a site that does not run, as it was: what an operator, or a snapshot, puts back.
+pub(crate) struct Backup {
+    dir: TempDir,
+}
+
+impl Backup {
+    pub(crate) fn of(node: &Node) -> Self {
+        let backup = Self { dir: tempfile::tempdir().unwrap() };
+        for file in Self::files(node) {
+            std::fs::copy(&file, backup.dir.path().join(file.file_name().unwrap())).unwrap();
+        }
+        backup
+    }
+
+    /// Removes the whole journal.
+    pub(crate) fn remove(&self, node: &Node) {
+        Self::files(node).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    }
+
+    pub(crate) fn put_back(&self, node: &Node) {
+        self.remove(node);
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            let file = entry.unwrap();
+            std::fs::copy(file.path(), node.config.state_dir.join(file.file_name())).unwrap();
+        }
+    }
+
+    fn files(node: &Node) -> Vec<PathBuf> {
+        assert!(node.life.is_none(), "a copy of a journal in use is none");
+        // The journal's thread may still be closing it; it alone has it until then.
+        if node.config.journal_path().exists() {
+            let db = rusqlite::Connection::open(node.config.journal_path()).unwrap();
+            db.busy_timeout(PATIENCE).unwrap();
+            db.query_row("SELECT count(*) FROM records", (), |row| row.get::<_, i64>(0)).unwrap();
+        }
+        let entries = std::fs::read_dir(&node.config.state_dir).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path());
+        files.filter(|file| file.file_stem().is_some_and(|stem| stem == "journal")).collect()
+    }
+}
+
 /// A place where a step waits.
 pub(crate) struct Gate {
     file: PathBuf,

@@ -6,7 +6,7 @@ use ums_model::names::{Bytes, Epoch};
 use ums_model::phase::{Outcome, Phase};
 use ums_model::plan::Plan;
 
-use super::lab::{Lab, web};
+use super::lab::{Backup, Lab, web};
 use crate::view::{MigrationView, ServiceView};
 
 /// The events in a whole event stream, with the ids beside them.
@@ -115,16 +115,16 @@ fn events_are_numbered_and_replayed() {
 #[test]
 fn a_newer_epoch_at_the_destination_is_adopted() {
     let mut lab = Lab::new([], []);
+    lab.a.stop();
+    let before = Backup::of(&lab.a);
+    lab.a.start([]);
     for _ in 0..2 {
         lab.a.end_of(lab.a.migrate("web", "b").unwrap());
         lab.b.end_of(lab.b.migrate("web", "a").unwrap());
     }
-    // A forgets everything but its identity and its peer.
+    // A is put back to a copy of before, nest and all: it knows its service, but of no migration.
     lab.a.stop();
-    rusqlite::Connection::open(lab.a.config.journal_path())
-        .unwrap()
-        .execute("DELETE FROM records", ())
-        .unwrap();
+    before.put_back(&lab.a);
     lab.a.fake.forget_epoch(&web());
     lab.a.start([]);
     let id = lab.a.migrate("web", "b").unwrap();

@@ -14,7 +14,7 @@ use ums_transfer::identity::Identity;
 use ums_transfer::tls::{Dial, connect};
 
 use super::client::{request, speak};
-use super::lab::{Lab, wait_for, web};
+use super::lab::{Backup, Lab, wait_for, web};
 use crate::view::{DoctorView, ServiceView, TokenCreated, TokenView};
 
 #[test]
@@ -68,20 +68,81 @@ fn a_service_that_does_not_start_leaves_nothing() {
     lab.a.run("web").unwrap();
 }
 
-/// A service that was there before the journal is taken for one that is at home here.
+/// A site that has services and no journal does not start by itself. Begun anew, a service that never migrated is at home.
 #[test]
 fn a_lost_journal_does_not_lose_a_service_that_never_moved() {
     let mut lab = Lab::new([], []);
     lab.a.stop();
-    let journal = lab.a.config.journal_path();
-    for file in [journal.clone(), journal.with_extension("db-wal"), journal.with_extension("db-shm")] {
-        let _ = std::fs::remove_file(file);
+    Backup::of(&lab.a).remove(&lab.a);
+    let mut config = lab.a.config.clone();
+    let start = |config| {
+        let start = crate::Coordinator::start(config, lab.a.fake.clone(), std::future::pending());
+        lab.runtime.block_on(start).unwrap_err()
+    };
+    for _ in 0..2 {
+        let refused = start(config.clone());
+        assert!(matches!(refused, crate::StartError::Lost { .. }), "{refused}");
+        let told = refused.to_string();
+        assert!(told.contains("(web)") && told.contains("--new-journal"), "{told}");
+        assert!(!config.journal_path().exists(), "it must not be taken for one that is empty");
     }
+    // Whether there are services must be known.
+    config.deadlines.act = std::time::Duration::from_secs(5);
+    lab.a.fake.fail("list");
+    assert!(matches!(start(config), crate::StartError::Journal { .. }));
+
+    lab.a.config.new_journal = true;
+    lab.a.start([]);
+    lab.a.stop();
+    lab.a.config.new_journal = false;
     lab.a.start([]);
     lab.b.client.delete("/v1/sites/a").unwrap();
     lab.pair();
     lab.a.end_of(lab.a.migrate("web", "b").unwrap());
     assert_eq!(lab.settled_at(), "b");
+}
+
+/// What is wrong with the journal is said, and no service is touched.
+#[test]
+fn a_damaged_journal_is_told() {
+    let mut lab = Lab::new([], []);
+    lab.a.stop();
+    let sql = "UPDATE records SET service = 'wen'";
+    rusqlite::Connection::open(lab.a.config.journal_path()).unwrap().execute(sql, ()).unwrap();
+    let start = crate::Coordinator::start(lab.a.config.clone(), lab.a.fake.clone(), std::future::pending());
+    let told = lab.runtime.block_on(start).unwrap_err().to_string();
+    assert!(told.contains("damaged: record 1") && told.contains("docs/decisions/journal.md"), "{told}");
+    assert_eq!(lab.a.fake.memory(&web()).unwrap(), b"web");
+}
+
+/// Both sites keep an audit of what moved, each in its own words, and a reader may check it.
+#[test]
+fn the_audit_tells_who_gave_what_to_whom() {
+    let lab = Lab::new([], []);
+    let id = lab.a.migrate("web", "b").unwrap();
+    lab.a.end_of(id);
+    lab.b.end_of(id);
+    for (node, role) in [(&lab.a, "source"), (&lab.b, "destination")] {
+        let records: Vec<Value> = node.client.get("/v1/audit").unwrap();
+        assert_eq!(records.len(), 1);
+        let record = &records[0];
+        assert_eq!(
+            (&record["role"], &record["outcome"], &record["epoch"]),
+            (&json!(role), &json!("done"), &json!(1))
+        );
+        assert_eq!(record["migration"], json!(id));
+        let check: Value = node.client.get("/v1/audit/verify").unwrap();
+        assert_eq!((&check["ok"], &check["head"]), (&json!(true), &record["hash"]));
+        let kept = record["hash"].as_str().unwrap();
+        let check: Value = node.client.get(&format!("/v1/audit/verify?head={kept}")).unwrap();
+        assert_eq!(check["ok"], true);
+        let other = "00".repeat(31) + "01";
+        let check: Value = node.client.get(&format!("/v1/audit/verify?head={other}")).unwrap();
+        assert_eq!((&check["ok"], &check["broken"]["seq"]), (&json!(false), &json!(2)));
+        assert!(node.client.get::<Vec<Value>>("/v1/audit?after=1").unwrap().is_empty());
+        let wrong = node.client.get::<Value>("/v1/audit/verify?head=abc").unwrap_err();
+        assert_eq!(wrong.code, ErrorCode::BadRequest);
+    }
 }
 
 #[test]

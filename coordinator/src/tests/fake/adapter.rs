@@ -150,6 +150,7 @@ impl SiteAdapter for Fake {
     }
 
     async fn list(&self) -> SiteResult<Vec<ServiceStatus>> {
+        self.may_fail("list")?;
         Ok(self.state().copies.values().map(status).collect())
     }
 
