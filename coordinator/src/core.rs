@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::facts::CopyState;
-use ums_model::names::{MigrationId, ServiceName};
+use ums_model::names::{Epoch, MigrationId, ServiceName};
 use ums_model::plan::SiteFacts;
 use ums_sites::adapter::{self, SiteAdapter, SiteResult};
 use ums_transfer::identity::Identity;
@@ -65,6 +65,9 @@ pub(crate) struct Seen {
     pub(crate) copy: CopyState,
     /// Whether anything at all is here: a nest without tasks is no copy, but it has to be cleared away.
     pub(crate) remains: bool,
+    /// The newest epoch that the nest of a copy that runs or ran has seen. Of a copy that only came the journal knows
+    /// more, or answers for it what is safe.
+    pub(crate) epoch: Epoch,
 }
 
 impl<S: SiteAdapter> Core<S> {
@@ -94,13 +97,17 @@ impl<S: SiteAdapter> Core<S> {
                     adapter::CopyState::Frozen | adapter::CopyState::Held => CopyState::Frozen,
                 },
                 remains: status.copy != adapter::CopyState::Absent,
+                epoch: match status.copy {
+                    adapter::CopyState::Running | adapter::CopyState::Frozen => status.epoch,
+                    _ => Epoch::ZERO,
+                },
             },
             Err(error) if error.code == ErrorCode::ServiceNotFound => {
-                Seen { copy: CopyState::Gone, remains: false }
+                Seen { copy: CopyState::Gone, remains: false, epoch: Epoch::ZERO }
             }
             Err(error) => {
                 tracing::warn!(%service, %error, "cannot look at a service");
-                Seen { copy: CopyState::Unknown, remains: true }
+                Seen { copy: CopyState::Unknown, remains: true, epoch: Epoch::ZERO }
             }
         }
     }

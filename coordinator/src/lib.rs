@@ -19,7 +19,8 @@
 //! 2. `journal`: what must not be forgotten; `desk`: where each service stands, and who may act on it; `act`: doing
 //!    what the rules say; `chronicle`: what a migration tells, and what its numbers mean;
 //! 3. `source`: a migration at the site that gives, as a list of steps; `destination`: at the site that takes;
-//! 4. `settle`: from the commit, or from a failure, to the end; `recovery`: the same after a restart;
+//! 4. `settle`: from the commit, or from a failure, to the end; `recovery`: the same after a restart; `overtaken`: a nest
+//!    that knows more than the journal;
 //! 5. `peers`, `pairing`, `policies`, `control`, `preflight`, `promises`, `queue`: whom to trust, and what to know before
 //!    anything begins;
 //! 6. `services`, `migrations`, [`audit`], `api`, [`view`]: what users ask for; `daemon`: all of it put together.
@@ -47,6 +48,7 @@ mod journal;
 mod destination;
 mod source;
 
+mod overtaken;
 mod recovery;
 mod resolve;
 mod settle;

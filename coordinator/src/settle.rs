@@ -98,6 +98,9 @@ pub(crate) async fn advance<S: SiteAdapter>(
 ) -> Result<(), WireError> {
     let seen = core.look(lane.service()).await;
     let standing = lane.standing();
+    if seen.epoch > standing.epoch() {
+        return core.overtaken(lane, row.map(|row| row.id), seen.epoch).await;
+    }
     let writes_outside = row.is_some_and(|row| row.spec.writes_outside());
     let mut actions = standing.recover(facts(seen, other, writes_outside));
     clear_remains(&standing, seen, &mut actions);

@@ -12,6 +12,7 @@ mod policies;
 mod refusals;
 mod resolve;
 mod roles;
+mod rollback;
 mod strangers;
 mod trouble;
 mod turns;

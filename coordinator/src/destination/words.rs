@@ -112,7 +112,11 @@ async fn take_in<S: SiteAdapter>(
         }
     }
     let writes_outside = row.as_ref().is_some_and(|row| row.spec.writes_outside());
-    let facts = facts(core.look(&about.service).await, None, writes_outside);
+    let seen = core.look(&about.service).await;
+    if seen.epoch > lane.standing().epoch() {
+        core.overtaken(&mut lane, Some(about.migration), seen.epoch).await?;
+    }
+    let facts = facts(seen, None, writes_outside);
     let actions = lane.standing().receive(facts, about.epoch, word, 0);
     let done = core.perform(&mut lane, Some(about.migration), actions).await;
     let Some(row) = row else {
