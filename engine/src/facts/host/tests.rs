@@ -1,6 +1,7 @@
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use ums_model::spec::Protocol;
 
 use super::*;
@@ -50,6 +51,44 @@ fn listening_ports_are_in_use() {
     assert!(has(udp.local_addr().unwrap().port(), Protocol::Udp));
     assert!(!has(connected.local_addr().unwrap().port(), Protocol::Udp));
     assert!(ports.is_sorted());
+}
+
+/// Every kind of storage that forgets is known for what it is, and a disk below it for a disk.
+#[test]
+fn lab_what_a_restart_forgets_is_not_durable() {
+    struct Mounted(std::path::PathBuf);
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            if let Err(error) = unmount(&self.0, UnmountFlags::DETACH) {
+                eprintln!("cannot unmount {}: {error}", self.0.display());
+            }
+        }
+    }
+    let home = tempfile::tempdir().unwrap();
+    let dir = |name: &str| {
+        let dir = home.path().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    };
+    let mounted = |name: &str, kind: &str, options: &str| {
+        let (target, options) = (dir(name), std::ffi::CString::new(options).unwrap());
+        mount("ums-test", &target, kind, MountFlags::empty(), Some(options.as_c_str())).unwrap();
+        Mounted(target)
+    };
+    let tmpfs = mounted("tmpfs", "tmpfs", "size=1m");
+    let ramfs = mounted("ramfs", "ramfs", "mode=700");
+    for memory in [&tmpfs, &ramfs] {
+        let below = memory.0.join("state");
+        std::fs::create_dir(&below).unwrap();
+        assert_eq!(storage::is_durable(&below), Some(false), "{}", below.display());
+    }
+    // A container's own file system, whatever lies below it.
+    let (lower, upper, work) = (tmpfs.0.join("lower"), tmpfs.0.join("upper"), tmpfs.0.join("work"));
+    [&lower, &upper, &work].iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    let overlay = mounted("overlay", "overlay", &options);
+    assert_eq!(storage::is_durable(&overlay.0), Some(false));
 }
 
 #[test]
