@@ -43,6 +43,7 @@ fn routes<S: SiteAdapter>() -> Vec<Route<S>> {
     vec![
         ("GET", "/v1/openapi.json", Viewer, get(openapi)),
         ("GET", "/v1/site", Viewer, get(sites::own::<S>)),
+        ("POST", "/v1/site/rotate", Admin, post(sites::rotate::<S>)),
         ("GET", "/v1/doctor", Viewer, get(sites::doctor::<S>)),
         ("GET", "/v1/services", Viewer, get(services::list::<S>)),
         ("POST", "/v1/services", Operator, post(services::create::<S>)),
@@ -67,6 +68,7 @@ fn routes<S: SiteAdapter>() -> Vec<Route<S>> {
         ("POST", "/v1/sites/invite", Admin, post(sites::invite::<S>)),
         ("POST", "/v1/sites/accept", Admin, post(sites::accept::<S>)),
         ("DELETE", "/v1/sites/{name}", Admin, delete(sites::remove::<S>)),
+        ("POST", "/v1/sites/{name}/revoke", Admin, post(sites::revoke::<S>)),
         ("GET", "/v1/sites/{name}/policy", Viewer, get(sites::policy::<S>)),
         ("PUT", "/v1/sites/{name}/policy", Admin, put(sites::set_policy::<S>)),
         ("GET", "/v1/tokens", Admin, get(tokens::list::<S>)),

@@ -181,13 +181,13 @@ async fn own_facts<S: SiteAdapter>(
     wish: Option<&Wish>,
 ) -> PeerMessage {
     let look = async {
+        let asker = core.peers.by_fingerprint(asker);
+        let asker = asker.ok_or_else(|| {
+            WireError::new(ErrorCode::NotPaired, "the site that asks is not paired any more".to_owned())
+        })?;
+        let blockers = wish.map_or_else(Vec::new, |wish| core.against_arrival(&asker, wish));
         let site = Box::new(core.facts().await?);
         let image_present = has_image(core, image).await?;
-        let asker = core.peers.by_fingerprint(asker);
-        let blockers = match (asker, wish) {
-            (Some(asker), Some(wish)) => core.against_arrival(&asker, wish),
-            _ => Vec::new(),
-        };
         Ok::<_, WireError>(PeerMessage::Facts { site, image_present, blockers })
     };
     look.await.unwrap_or_else(|error| {

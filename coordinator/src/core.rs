@@ -1,6 +1,6 @@
 //! What every part of a Coordinator shares: the site that it speaks for, its journal, its peers, its desks.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -33,7 +33,9 @@ pub(crate) struct Core<S> {
     /// What must not be forgotten.
     pub(crate) journal: Journal,
     /// Who this site is.
-    pub(crate) identity: Identity,
+    pub(crate) identity: RwLock<Identity>,
+    /// One at a time may give this site a new key.
+    pub(crate) rotating: tokio::sync::Mutex<()>,
     /// How it introduces itself.
     pub(crate) greeting: Greeting,
     /// Whom it trusts.
@@ -118,13 +120,39 @@ impl<S: SiteAdapter> Core<S> {
             .within(self.config.deadlines.facts, "collect facts about this site", self.site.facts())
             .await?;
         facts.name = self.config.name.clone();
-        facts.fingerprint = self.identity.fingerprint();
+        facts.fingerprint = self.identity().fingerprint();
         Ok(facts)
     }
 
-    /// A link to a paired site.
+    /// Who this site is now.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on this site is somebody else: on new links, and where its port is dialed.
+    pub(crate) fn change_identity(&self, identity: Identity) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+
+    /// A link to a paired site, or to the other side of a migration with a revoked one.
     pub(crate) async fn dial(&self, site: &PairedRow, purpose: Purpose) -> Result<Link, WireError> {
-        peers::dial(site, purpose, &self.identity, &self.greeting, &self.config.deadlines.link()).await
+        let Some(site) = self.peers.party(&site.fingerprint) else {
+            let message = format!("site {} is not paired any more", site.name);
+            return Err(WireError::new(ErrorCode::NotPaired, message));
+        };
+        let (identity, deadlines) = (self.identity(), self.config.deadlines.link());
+        let dialed = peers::dial(&site, purpose, &identity, &self.greeting, &deadlines).await;
+        let next = self.peers.next_of(&site.fingerprint);
+        match (dialed, next) {
+            // It has changed over to the key that it had announced.
+            (Err(error), Some(next)) if error.code == ErrorCode::WrongIdentity => {
+                let site = PairedRow { fingerprint: next, ..site };
+                let link = peers::dial(&site, purpose, &identity, &self.greeting, &deadlines).await?;
+                self.adopt(&next).await?;
+                Ok(link)
+            }
+            (dialed, _) => dialed,
+        }
     }
 
     /// A holder of a lane who stops when the daemon does.

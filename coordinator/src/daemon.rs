@@ -7,7 +7,7 @@ mod socket;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -30,6 +30,7 @@ use crate::policies::Policies;
 use crate::promises::Promises;
 use crate::queue::Queue;
 use crate::recovery::recover;
+use crate::rotation;
 
 /// The daemon could not start. Nothing is served, no service was touched unless the message says so.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +136,8 @@ impl Coordinator {
             config,
             site,
             journal,
-            identity,
+            identity: RwLock::new(identity),
+            rotating: tokio::sync::Mutex::new(()),
             peers,
             policies,
             desks: Desks::default(),
@@ -156,11 +158,12 @@ impl Coordinator {
             let door = socket::Door::Group(socket.role);
             serving.push(core.tasks.spawn(socket::serve(Arc::clone(&core), listener, door)));
         }
-        tracing::info!(site = %core.config.name, %address, fingerprint = %core.identity.fingerprint(), "serving");
+        tracing::info!(site = %core.config.name, %address, fingerprint = %core.identity().fingerprint(), "serving");
+        rotation::attend(&core);
         let running = Running {
             address,
             socket: core.config.socket_path(),
-            fingerprint: core.identity.fingerprint(),
+            fingerprint: core.identity().fingerprint(),
             stopping: core.stopping.clone(),
             drained: tokio::spawn(drain(core, shutdown, serving, lock)),
         };

@@ -57,10 +57,20 @@ async fn serve_messages<S: SiteAdapter>(
 ) -> Result<(), WireError> {
     let name = link.peer.site.clone();
     let cut = |error| failure::cut(&name, "waiting for its word", &error);
+    let out = core.peers.end_of(&link.peer.fingerprint);
+    let mut is_out = core.peers.by_fingerprint(&link.peer.fingerprint).is_none();
+    if is_out {
+        must_be_its_own(core, link, id).await?;
+    }
     loop {
         let message: PeerMessage = tokio::select! {
             biased;
             () = core.stopping.cancelled() => return Ok(()),
+            () = out.cancelled(), if !is_out => {
+                is_out = true;
+                must_be_its_own(core, link, id).await?;
+                continue;
+            }
             message = link.frames.next() => match message.map_err(cut)? {
                 Some(message) => message,
                 None => return Ok(()),
@@ -84,4 +94,18 @@ async fn serve_messages<S: SiteAdapter>(
             message => words::told(core, link, &message).await?,
         }
     }
+}
+
+/// A revoked site is heard about its own half of a migration that was under way, and about nothing else.
+async fn must_be_its_own<S: SiteAdapter>(
+    core: &Core<S>,
+    link: &Link,
+    id: MigrationId,
+) -> Result<(), WireError> {
+    let key = &link.peer.fingerprint;
+    let row = core.journal.migration(id).await.map_err(|error| failure::journal(&error))?;
+    if core.peers.is_closing(key) && row.is_some_and(|row| core.peers.are_one(&row.peer, key)) {
+        return Ok(());
+    }
+    Err(WireError::new(ErrorCode::NotPaired, format!("site {} is not paired any more", link.peer.site)))
 }

@@ -21,8 +21,8 @@
 //! 3. `source`: a migration at the site that gives, as a list of steps; `destination`: at the site that takes;
 //! 4. `settle`: from the commit, or from a failure, to the end; `recovery`: the same after a restart; `overtaken`: a nest
 //!    that knows more than the journal;
-//! 5. `peers`, `pairing`, `policies`, `control`, `preflight`, `promises`, `queue`: whom to trust, and what to know before
-//!    anything begins;
+//! 5. `peers`, `pairing`, `revoke`, `rotation`, `policies`, `control`, `preflight`, `promises`, `queue`: whom to trust, and what
+//!    to know before anything begins;
 //! 6. `services`, `migrations`, [`audit`], `api`, [`view`]: what users ask for; `daemon`: all of it put together.
 //!
 //! Two rules hold everywhere. *Write first, act second*: a decision is durable before anything is done about it, and
@@ -61,6 +61,8 @@ mod policies;
 mod preflight;
 mod promises;
 mod queue;
+mod revoke;
+mod rotation;
 
 mod api;
 mod daemon;

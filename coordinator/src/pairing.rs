@@ -19,7 +19,7 @@ use crate::view::{AcceptedView, InviteView, PairedView};
 /// Makes a token for the user of another site. Good for one site, until it expires.
 pub(crate) async fn invite<S: SiteAdapter>(core: &Core<S>) -> Result<InviteView, WireError> {
     let addresses = core.addresses();
-    let invite = Invite::new(addresses.clone(), core.identity.fingerprint()).map_err(|error| {
+    let invite = Invite::new(addresses.clone(), core.identity().fingerprint()).map_err(|error| {
         WireError::new(ErrorCode::Internal, format!("cannot make an invite: {error}"))
             .with_hint("say where this site can be dialed: ums site --advertise HOST:PORT")
     })?;
@@ -27,7 +27,7 @@ pub(crate) async fn invite<S: SiteAdapter>(core: &Core<S>) -> Result<InviteView,
     let expires_unix_ms = unix_ms().saturating_add(lifetime);
     let remembered = core.journal.invite(invite.id(), invite.secret().clone(), expires_unix_ms).await;
     remembered.map_err(|error| failure::journal(&error))?;
-    let fingerprint = core.identity.fingerprint();
+    let fingerprint = core.identity().fingerprint();
     Ok(InviteView { token: invite.to_string(), fingerprint, addresses, expires_unix_ms })
 }
 
@@ -38,7 +38,7 @@ pub(crate) async fn accept<S: SiteAdapter>(core: &Core<S>, token: &str) -> Resul
             .with_hint("copy the whole token that the other site printed: ums pair invite")
     })?;
     let deadlines = core.config.deadlines.link();
-    let paired = pair_client(&invite, &core.identity, &announcement(core), &deadlines).await;
+    let paired = pair_client(&invite, &core.identity(), &announcement(core), &deadlines).await;
     let row = row(paired.map_err(|error| failure::pairing(&error))?);
     let clash = || {
         let message = format!(
@@ -56,14 +56,14 @@ pub(crate) async fn accept<S: SiteAdapter>(core: &Core<S>, token: &str) -> Resul
     }
     core.peers.reload(&core.journal).await.map_err(|error| failure::journal(&error))?;
     tracing::info!(site = %row.name, fingerprint = %row.fingerprint, "paired");
-    Ok(AcceptedView { site: view(row), fingerprint: core.identity.fingerprint() })
+    Ok(AcceptedView { site: view(row), fingerprint: core.identity().fingerprint() })
 }
 
 /// Serves a site that comes with a token.
 pub(crate) async fn serve<S: SiteAdapter>(core: &Arc<Core<S>>, accepted: Accepted) -> Result<(), WireError> {
     let book = Book { core };
     let deadlines = core.config.deadlines.link();
-    let paired = pair_server(accepted, &core.identity, &book, &announcement(core), &deadlines).await;
+    let paired = pair_server(accepted, &core.identity(), &book, &announcement(core), &deadlines).await;
     let paired = paired.map_err(|error| failure::pairing(&error))?;
     tracing::info!(site = %paired.site.name, fingerprint = %paired.site.fingerprint, "paired");
     Ok(())
@@ -73,7 +73,7 @@ pub(crate) async fn serve<S: SiteAdapter>(core: &Arc<Core<S>>, accepted: Accepte
 pub(crate) async fn unpair<S: SiteAdapter>(core: &Core<S>, name: &SiteName) -> Result<(), WireError> {
     let site = core.peers.by_name(name)?;
     let unfinished = core.journal.unfinished().await.map_err(|error| failure::journal(&error))?;
-    if let Some(row) = unfinished.iter().find(|row| row.peer == site.fingerprint) {
+    if let Some(row) = unfinished.iter().find(|row| core.peers.are_one(&row.peer, &site.fingerprint)) {
         let message = format!(
             "cannot forget site {name}: migration {} of {} with it is under way",
             row.id, row.service
@@ -83,6 +83,7 @@ pub(crate) async fn unpair<S: SiteAdapter>(core: &Core<S>, name: &SiteName) -> R
     core.journal.unpair(site.fingerprint).await.map_err(|error| failure::journal(&error))?;
     core.peers.reload(&core.journal).await.map_err(|error| failure::journal(&error))?;
     core.policies.reload(&core.journal).await.map_err(|error| failure::journal(&error))?;
+    core.peers.end(&site.fingerprint);
     tracing::info!(site = %name, fingerprint = %site.fingerprint, "unpaired");
     Ok(())
 }

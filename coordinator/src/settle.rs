@@ -12,6 +12,7 @@ use ums_model::action::{Action, Word};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::facts::Answer;
 use ums_model::message::{About, PeerMessage};
+use ums_model::names::Fingerprint;
 use ums_model::phase::{Outcome, Phase};
 use ums_model::standing::{Role as Half, Standing};
 use ums_model::{destination, source};
@@ -313,6 +314,7 @@ pub(crate) async fn conclude<S: SiteAdapter>(
             () = tokio::time::sleep(pause) => pause = next_pause(pause, core.config.deadlines.retry_most),
         }
     }
+    core.close_peer(&row.peer).await;
     tracing::info!(service = %row.service, migration = %row.id, %outcome, "migration ended");
     Settled::Yes
 }
@@ -331,9 +333,18 @@ fn unexplained(row: &MigrationRow, outcome: Outcome) -> WireError {
 }
 
 impl<S: SiteAdapter> Core<S> {
-    /// The other site of a migration, if it is still paired.
+    /// A revoked site has perhaps heard the last word that it was to hear.
+    pub(crate) async fn close_peer(&self, key: &Fingerprint) {
+        if self.peers.is_closing(key)
+            && let Err(error) = self.peers.reload(&self.journal).await
+        {
+            tracing::warn!(error = failure::chain(&error), "cannot look for what is left of a revoked site");
+        }
+    }
+
+    /// The other site of a migration, if it is still paired, or was revoked while this migration was under way.
     pub(crate) fn peer_of(&self, row: &MigrationRow) -> Result<crate::journal::PairedRow, WireError> {
-        self.peers.by_fingerprint(&row.peer).ok_or_else(|| {
+        self.peers.party(&row.peer).ok_or_else(|| {
             let message = format!("site {} ({}) is not paired any more", row.peer_name, row.peer.short());
             WireError::new(ErrorCode::NotPaired, message)
         })

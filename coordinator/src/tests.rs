@@ -7,6 +7,8 @@ mod proxy;
 
 mod crashes;
 mod doubles;
+mod hostile;
+mod keys;
 mod moves;
 mod policies;
 mod refusals;

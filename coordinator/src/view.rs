@@ -331,6 +331,38 @@ pub struct AcceptedView {
     pub fingerprint: Fingerprint,
 }
 
+/// Body of `POST /v1/site/rotate`; may be left out.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RotateKey {
+    /// Whether not to wait for sites that do not answer; they have to be paired anew.
+    pub forget: bool,
+}
+
+/// How far a new key of this site is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotationView {
+    /// The new key's.
+    pub fingerprint: Fingerprint,
+    /// Whether it holds already.
+    pub holds: bool,
+    /// Paired sites that have not heard of it. They are waited for, unless it holds.
+    pub waiting: Vec<SiteName>,
+}
+
+/// What came of revoking a site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedView {
+    /// What it was called.
+    pub site: SiteName,
+    /// By which it was recognised.
+    pub fingerprint: Fingerprint,
+    /// Migrations with it that were rolled back.
+    pub aborted: Vec<MigrationId>,
+    /// Migrations with it that go on: they are committed, or may be.
+    pub going_on: Vec<MigrationId>,
+}
+
 /// What the bearer of a token, or a user of a socket, may do. Each may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -18,6 +18,7 @@
 //! **Safety.** Of all this only the [`Word`] of a message ([`PeerMessage::word`]) takes part in the commit. A message
 //! may be lost, repeated and overtaken at any time; the rules of [`crate::standing`] hold all the same.
 
+mod key;
 mod offer;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ use crate::names::{Bytes, Digest, Epoch, MigrationId, ServiceName};
 use crate::plan::{Blocker, SiteFacts};
 use crate::policy::Wish;
 
+pub use key::KeyMessage;
 pub use offer::{BlobInfo, ImageOffer, Needs, Offer, RestoreRequirements, Sizes};
 
 /// What a message is about. The receiver checks that the migration is known, has this service and this epoch, and

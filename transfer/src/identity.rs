@@ -25,6 +25,8 @@ use crate::tls::provider;
 
 /// The file that holds the identity: the key as PKCS#8 and the certificate, both PEM.
 const FILE: &str = "identity.pem";
+/// The identity that is to take its place.
+const NEXT: &str = "identity.next.pem";
 /// Where it is written before it gets its name.
 const DRAFT: &str = ".identity.pem.draft";
 /// The name in every certificate and in every TLS hello: names prove nothing here, and this one tells nothing.
@@ -76,6 +78,46 @@ impl Identity {
             }
             loaded => loaded,
         }
+    }
+
+    /// The identity that is to take the place of the one in `dir`, if there is one. Blocks on the disk.
+    pub fn next(dir: &Path) -> Result<Option<Self>, IdentityError> {
+        match Self::load(&dir.join(NEXT)) {
+            Err(IdentityError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            loaded => loaded.map(Some),
+        }
+    }
+
+    /// The identity that is to take the place of the one in `dir`; makes it if there is none. Blocks on the disk.
+    ///
+    /// `Ok`: it is durable, and the one that holds is as it was. Safe to repeat: until the change it is the same one.
+    pub fn make_next(dir: &Path) -> Result<Self, IdentityError> {
+        private_dir(dir)?;
+        let _lock = lock(dir)?;
+        if let Some(next) = Self::next(dir)? {
+            return Ok(next);
+        }
+        let path = dir.join(NEXT);
+        publish(dir, &path, &new_pem()?)?;
+        Self::load(&path)
+    }
+
+    /// Puts the next identity in the place of the one in `dir`, in one step, and returns it. The one before is gone.
+    /// Safe to repeat: where there is no next one, that has been done. Blocks on the disk.
+    pub fn promote_next(dir: &Path) -> Result<Self, IdentityError> {
+        private_dir(dir)?;
+        let _lock = lock(dir)?;
+        let (from, to) = (dir.join(NEXT), dir.join(FILE));
+        let failed = |action| {
+            let path = from.clone();
+            move |source| IdentityError::File { action, path, source }
+        };
+        match std::fs::rename(&from, &to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("rename")(error)),
+            _ => {}
+        }
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the directory of"))?;
+        Self::load(&to)
     }
 
     /// An identity that lives only in memory.
@@ -208,6 +250,24 @@ mod tests {
         });
         assert_eq!(prints.len(), 1);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_next_one_takes_its_place() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("identity");
+        let old = Identity::load_or_create(&dir).unwrap();
+        assert!(Identity::next(&dir).unwrap().is_none());
+        let next = Identity::make_next(&dir).unwrap();
+        assert_eq!(Identity::make_next(&dir).unwrap().fingerprint(), next.fingerprint());
+        assert_eq!(mode(&dir.join(NEXT)), 0o600);
+        assert_ne!(next.fingerprint(), old.fingerprint());
+        assert_eq!(Identity::load_or_create(&dir).unwrap().fingerprint(), old.fingerprint());
+        for _ in 0..2 {
+            assert_eq!(Identity::promote_next(&dir).unwrap().fingerprint(), next.fingerprint());
+        }
+        assert_eq!(Identity::load_or_create(&dir).unwrap().fingerprint(), next.fingerprint());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "the old key was left behind");
     }
 
     #[test]

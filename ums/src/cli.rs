@@ -226,6 +226,17 @@ pub(crate) struct SiteArgs {
 pub(crate) enum PairCommand {
     /// Print a one-time token for the other site.
     Invite,
+    /// Give this site a new key and tell every paired site of it.
+    Rotate {
+        /// Do not wait for sites that do not answer; they have to be paired anew.
+        #[arg(long)]
+        forget: bool,
+    },
+    /// The same as `ums sites revoke`.
+    Revoke {
+        /// The paired site.
+        site: String,
+    },
     /// Use a token that the other site printed.
     Accept {
         /// The token.
@@ -237,6 +248,11 @@ pub(crate) enum PairCommand {
 pub(crate) enum SitesCommand {
     /// Show what a paired site may do here; with options, change it first. Services that are here stay.
     Policy(PolicyArgs),
+    /// Put a paired site out, at once. Migrations that are committed go on to their end.
+    Revoke {
+        /// The paired site.
+        site: String,
+    },
 }
 
 /// Lists have commas between their entries; an empty one, '', allows nothing.

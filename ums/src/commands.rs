@@ -88,6 +88,9 @@ async fn client_command(context: &Context, command: Command) -> CallResult<u8> {
         Command::Pair(command) => sites::pair(context, command).await,
         Command::Sites { command: None } => sites::list(context).await,
         Command::Sites { command: Some(SitesCommand::Policy(args)) } => policy::policy(context, args).await,
+        Command::Sites { command: Some(SitesCommand::Revoke { site }) } => {
+            sites::revoke(context, &site).await
+        }
         Command::Unpair { site } => sites::unpair(context, &site).await,
         Command::Audit(command) => audit::run(context, command).await,
         Command::Doctor => sites::doctor(context).await,

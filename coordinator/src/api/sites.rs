@@ -17,13 +17,16 @@ use ums_transfer::link::Purpose;
 use super::extract::{Answer, Body, Failure, Named, json};
 use crate::core::Core;
 use crate::journal::PairedRow;
-use crate::pairing;
-use crate::view::{AcceptInvite, AcceptedView, Check, DoctorView, InviteView, PairedView, SiteView};
+use crate::view::{
+    AcceptInvite, AcceptedView, Check, DoctorView, InviteView, PairedView, RevokedView, RotateKey,
+    RotationView, SiteView,
+};
+use crate::{pairing, revoke, rotation};
 
 pub(super) async fn own<S: SiteAdapter>(State(core): State<Arc<Core<S>>>) -> Answer<SiteView> {
     json(SiteView {
         name: core.config.name.clone(),
-        fingerprint: core.identity.fingerprint(),
+        fingerprint: core.identity().fingerprint(),
         addresses: core.addresses(),
         software: core.greeting.software.clone(),
         pid: std::process::id(),
@@ -51,6 +54,27 @@ pub(super) async fn remove<S: SiteAdapter>(
 ) -> Result<StatusCode, Failure> {
     pairing::unpair(&core, &name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn revoke<S: SiteAdapter>(
+    State(core): State<Arc<Core<S>>>,
+    Named(name): Named<SiteName>,
+) -> Answer<RevokedView> {
+    // In a task of its own: a client that goes away must not leave half of it undone.
+    let revoke = core.tasks.clone().spawn(async move { revoke::revoke(&core, &name).await });
+    json(revoke.await.map_err(|error| internal(&error))??)
+}
+
+pub(super) async fn rotate<S: SiteAdapter>(
+    State(core): State<Arc<Core<S>>>,
+    Body(wanted): Body<RotateKey>,
+) -> Answer<RotationView> {
+    let rotate = core.tasks.clone().spawn(async move { rotation::rotate(&core, wanted.forget).await });
+    json(rotate.await.map_err(|error| internal(&error))??)
+}
+
+fn internal(error: &tokio::task::JoinError) -> WireError {
+    WireError::new(ErrorCode::Internal, format!("the request did not come to its end: {error}"))
 }
 
 pub(super) async fn policy<S: SiteAdapter>(

@@ -7,18 +7,21 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use ums_model::error::WireError;
-use ums_model::names::MigrationId;
+use ums_model::error::{ErrorCode, WireError};
+use ums_model::names::Fingerprint;
 use ums_sites::adapter::SiteAdapter;
 use ums_transfer::link::{self, Link, Purpose};
 use ums_transfer::tls::{Accepted, Alpn, ServerTls, TlsStream, server_config};
 
 use super::StartError;
 use crate::core::Core;
-use crate::{api, control, destination, failure, pairing};
+use crate::{api, control, destination, failure, pairing, rotation};
 
 /// Pause after a connection could not be accepted, which is when the process has too many files open.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// A paired site may have one of so many of the port's places.
+const SHARE: usize = 4;
 
 /// Opens the port.
 pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -28,11 +31,12 @@ pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError>
 /// What is spoken on it, and who may.
 pub(super) fn tls<S: SiteAdapter>(core: &Arc<Core<S>>) -> Result<ServerTls, StartError> {
     let peers = core.peers.clone();
-    Ok(server_config(&core.identity, Arc::new(move |fingerprint| peers.trusts(fingerprint)))?)
+    Ok(server_config(&core.identity(), Arc::new(move |fingerprint| peers.trusts(fingerprint)))?)
 }
 
 /// Serves the port until the daemon stops.
-pub(super) async fn serve<S: SiteAdapter>(core: Arc<Core<S>>, listener: TcpListener, tls: ServerTls) {
+pub(super) async fn serve<S: SiteAdapter>(core: Arc<Core<S>>, listener: TcpListener, mut tls: ServerTls) {
+    let mut key = core.identity().fingerprint();
     let places = Arc::new(Semaphore::new(core.config.limits.connections.get()));
     let remote = api::remote(Arc::clone(&core));
     loop {
@@ -49,6 +53,12 @@ pub(super) async fn serve<S: SiteAdapter>(core: Arc<Core<S>>, listener: TcpListe
                 continue;
             }
         };
+        if core.identity().fingerprint() != key {
+            match self::tls(&core) {
+                Ok(new) => (tls, key) = (new, core.identity().fingerprint()),
+                Err(error) => tracing::error!(error = failure::chain(&error), "cannot use the new key"),
+            }
+        }
         let (core, tls, remote) = (Arc::clone(&core), tls.clone(), remote.clone());
         core.tasks.clone().spawn(async move {
             let _place = place;
@@ -57,8 +67,7 @@ pub(super) async fn serve<S: SiteAdapter>(core: Arc<Core<S>>, listener: TcpListe
                     api::serve(remote, stream, core.config.deadlines.request, core.stopping.clone()).await;
                     Ok(())
                 }
-                Some(Caller::Migration(link, id)) => destination::serve(&core, link, id).await,
-                Some(Caller::Asker(link)) => until_stopped(&core, control::serve(&core, link)).await,
+                Some(Caller::Site(link)) => serve_site(&core, link).await,
                 Some(Caller::Stranger(accepted)) => {
                     until_stopped(&core, pairing::serve(&core, accepted)).await
                 }
@@ -84,10 +93,8 @@ async fn accept(
 enum Caller {
     /// A program with a token, or without.
     User(TlsStream),
-    /// A paired site with a service.
-    Migration(Link, MigrationId),
-    /// A paired site with questions.
-    Asker(Link),
+    /// A paired site, or one that was revoked and is still to be heard about a migration.
+    Site(Link),
     /// A site with an invite.
     Stranger(Accepted),
 }
@@ -105,11 +112,7 @@ async fn introduced<S: SiteAdapter>(core: &Core<S>, tcp: TcpStream, tls: &Server
         let link = link::accept(accepted, &core.greeting, &deadlines)
             .await
             .map_err(|error| failure::chain(&error))?;
-        Ok(match link.purpose {
-            Purpose::Control => Some(Caller::Asker(link)),
-            Purpose::Migration { id } => Some(Caller::Migration(link, id)),
-            Purpose::Probe | Purpose::Unknown => None,
-        })
+        Ok(Some(Caller::Site(link)))
     };
     tokio::select! {
         biased;
@@ -118,6 +121,40 @@ async fn introduced<S: SiteAdapter>(core: &Core<S>, tcp: TcpStream, tls: &Server
             tracing::info!(error, "a connection was refused");
             None
         }),
+    }
+}
+
+/// Serves what a site has dialed for. It has its share of the places of the port, and the others have theirs.
+async fn serve_site<S: SiteAdapter>(core: &Arc<Core<S>>, link: Link) -> Result<(), WireError> {
+    let key = link.peer.fingerprint;
+    core.adopt(&key).await?;
+    let share = (core.config.limits.connections.get() / SHARE).max(1);
+    let Some(_place) = core.peers.place(&key, share) else {
+        let message = format!("site {} has {share} links already", link.peer.site);
+        return Err(WireError::new(ErrorCode::Busy, message));
+    };
+    match link.purpose {
+        Purpose::Migration { id } => destination::serve(core, link, id).await,
+        Purpose::Control => until_out(core, key, control::serve(core, link)).await,
+        Purpose::Rotate => until_out(core, key, rotation::serve(core, link)).await,
+        Purpose::Probe | Purpose::Unknown => Ok(()),
+    }
+}
+
+/// Ends with the daemon, and when the site is revoked. One that was, may still ask about its migrations.
+async fn until_out<S: SiteAdapter>(
+    core: &Core<S>,
+    key: Fingerprint,
+    work: impl Future<Output = Result<(), WireError>>,
+) -> Result<(), WireError> {
+    let out = core.peers.end_of(&key);
+    if !core.peers.trusts(&key) {
+        return Err(WireError::new(ErrorCode::NotPaired, "the site is not paired any more".to_owned()));
+    }
+    tokio::select! {
+        biased;
+        () = out.cancelled() => Ok(()),
+        done = until_stopped(core, work) => done,
     }
 }
 

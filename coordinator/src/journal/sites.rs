@@ -1,6 +1,6 @@
 //! The paired sites, and the invites that lead to them.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use ums_model::names::{Fingerprint, SiteName};
 use ums_transfer::pairing::{InviteId, Secret};
 
@@ -55,19 +55,7 @@ impl Journal {
             let mut rows = statement.query(()).map_err(failed)?;
             let mut sites = Vec::new();
             while let Some(row) = rows.next().map_err(failed)? {
-                let (fingerprint, name, addresses): (String, String, String) =
-                    (|| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))().map_err(failed)?;
-                let (we_can_dial, they_can_dial, paired): (bool, bool, i64) =
-                    (|| Ok((row.get(3)?, row.get(4)?, row.get(5)?)))().map_err(failed)?;
-                let damaged = |why: String| JournalError::Damaged { what: "a paired site", why };
-                sites.push(PairedRow {
-                    fingerprint: fingerprint.parse().map_err(|error| damaged(format!("{error}")))?,
-                    name: name.parse().map_err(|error| damaged(format!("{error}")))?,
-                    addresses: serde_json::from_str(&addresses)
-                        .map_err(|error| damaged(error.to_string()))?,
-                    direction: Direction { we_can_dial, they_can_dial },
-                    paired_unix_ms: paired as u64,
-                });
+                sites.push(read_site(row)?);
             }
             Ok(sites)
         })
@@ -87,6 +75,7 @@ impl Journal {
             let print = fingerprint.to_string();
             db.execute("DELETE FROM invites WHERE redeemed_by = ?1", [&print]).map_err(failed)?;
             db.execute("DELETE FROM policies WHERE site = ?1", [&print]).map_err(failed)?;
+            db.execute("DELETE FROM next_keys WHERE site = ?1", [&print]).map_err(failed)?;
             Ok(db.execute("DELETE FROM sites WHERE fingerprint = ?1", [&print]).map_err(failed)? > 0)
         })
         .await
@@ -152,6 +141,23 @@ impl Journal {
     }
 }
 
+/// One site, from its fingerprint, name, addresses, directions and the time of its pairing, in this order.
+pub(super) fn read_site(row: &Row<'_>) -> Result<PairedRow, JournalError> {
+    let failed = |source| JournalError::Database { action: "read a site", source };
+    let (fingerprint, name, addresses): (String, String, String) =
+        (|| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))().map_err(failed)?;
+    let (we_can_dial, they_can_dial, paired): (bool, bool, i64) =
+        (|| Ok((row.get(3)?, row.get(4)?, row.get(5)?)))().map_err(failed)?;
+    let damaged = |why: String| JournalError::Damaged { what: "a paired site", why };
+    Ok(PairedRow {
+        fingerprint: fingerprint.parse().map_err(|error| damaged(format!("{error}")))?,
+        name: name.parse().map_err(|error| damaged(format!("{error}")))?,
+        addresses: serde_json::from_str(&addresses).map_err(|error| damaged(error.to_string()))?,
+        direction: Direction { we_can_dial, they_can_dial },
+        paired_unix_ms: paired as u64,
+    })
+}
+
 fn pair(db: &Connection, site: &PairedRow) -> Result<bool, JournalError> {
     let failed = |source| JournalError::Database { action: "record a paired site", source };
     let print = site.fingerprint.to_string();
@@ -161,6 +167,14 @@ fn pair(db: &Connection, site: &PairedRow) -> Result<bool, JournalError> {
         .map_err(failed)?;
     if holder.is_some_and(|holder| holder != print) {
         return Ok(false);
+    }
+    // A site that comes with an invite is who it shows to be, whatever was said about its key before.
+    for sql in [
+        "DELETE FROM revoked WHERE fingerprint = ?1",
+        "DELETE FROM next_keys WHERE fingerprint = ?1",
+        "DELETE FROM former_keys WHERE fingerprint = ?1",
+    ] {
+        db.execute(sql, [&print]).map_err(failed)?;
     }
     let addresses = serde_json::to_string(&site.addresses)
         .map_err(|source| JournalError::Encode { what: "addresses", source })?;

@@ -44,6 +44,10 @@ impl<S: SiteAdapter> Migration<S> {
             let started = Record::Source(source::Step::Started.at(self.epoch()));
             core.begin(&mut self.lane, self.chronicle.row(), vec![started]).await?;
             core.config.faults.at(Step::Reserve).await?;
+            if core.peers.by_fingerprint(&self.preflight.peer.fingerprint).is_none() {
+                let message = format!("site {} is not paired any more", self.preflight.peer.name);
+                return Err(WireError::new(ErrorCode::NotPaired, message));
+            }
             if self.link.is_none() {
                 let purpose = Purpose::Migration { id: self.chronicle.row().id };
                 let link = core.dial(&self.preflight.peer, purpose);

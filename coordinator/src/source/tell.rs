@@ -61,6 +61,7 @@ pub(crate) async fn tell_abort<S: SiteAdapter>(core: &Arc<Core<S>>, id: Migratio
     if let Err(error) = core.journal.mark_told(id).await {
         tracing::warn!(migration = %id, error = failure::chain(&error), "cannot note that a site was told");
     }
+    core.close_peer(&row.peer).await;
 }
 
 async fn attempt<S: SiteAdapter>(core: &Core<S>, row: &MigrationRow) -> Result<Answer, WireError> {

@@ -15,7 +15,7 @@ use ums_transfer::tls::{Dial, connect};
 
 use super::client::{request, speak};
 use super::lab::{Backup, Lab, wait_for, web};
-use crate::view::{DoctorView, ServiceView, TokenCreated, TokenView};
+use crate::view::{DoctorView, ServiceView, SiteView, TokenCreated, TokenView};
 
 #[test]
 fn a_service_lives_and_dies() {
@@ -205,11 +205,13 @@ fn the_doctor_looks_at_both() {
 pub(super) fn over_tls(lab: &Lab, method: Method, path: &str, token: Option<&str>) -> (u16, Value) {
     let address = lab.a.address().to_string();
     let identity = Identity::ephemeral().unwrap();
+    // What it is now: it may have been given a new one.
+    let key = lab.a.client.get::<SiteView>("/v1/site").unwrap().fingerprint;
     let bearer = token.map(|token| format!("Bearer {token}"));
     let headers: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
     lab.runtime.block_on(async {
         let deadlines = lab.a.config.deadlines.link();
-        let stream = connect(&address, &identity, Dial::Api(lab.a.fingerprint()), &deadlines).await.unwrap();
+        let stream = connect(&address, &identity, Dial::Api(key), &deadlines).await.unwrap();
         let response = speak(stream).await.send_request(request(method, path, None, &headers)).await.unwrap();
         let status = response.status().as_u16();
         let text = response.into_body().collect().await.unwrap().to_bytes();

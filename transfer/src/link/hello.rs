@@ -54,6 +54,8 @@ pub enum Purpose {
     },
     /// Nothing but whether it is possible.
     Probe,
+    /// The dialing site announces its next key.
+    Rotate,
     /// A word that this version does not know. Always refused, never sent.
     #[serde(other, skip_serializing)]
     Unknown,

@@ -24,6 +24,8 @@ pub(crate) async fn pair(context: &Context, command: PairCommand) -> CallResult<
             println!("type at the other site, once, within 15 minutes:");
             println!("  ums pair accept {}", text(&answer["token"]));
         }
+        PairCommand::Rotate { forget } => return rotate(context, forget).await,
+        PairCommand::Revoke { site } => return revoke(context, &site).await,
         PairCommand::Accept { token } => {
             let answer = context.daemon.post("/v1/sites/accept", &json!({ "token": token })).await?;
             if context.json {
@@ -35,6 +37,43 @@ pub(crate) async fn pair(context: &Context, command: PairCommand) -> CallResult<
             println!("its fingerprint:  {}", text(&site["fingerprint"]));
             println!("this site's own:  {}", text(&answer["fingerprint"]));
         }
+    }
+    Ok(0)
+}
+
+async fn rotate(context: &Context, forget: bool) -> CallResult<u8> {
+    let answer = context.daemon.post("/v1/site/rotate", &json!({ "forget": forget })).await?;
+    if context.json {
+        render::json(&answer);
+        return Ok(0);
+    }
+    let waiting: Vec<String> = answer["waiting"].as_array().into_iter().flatten().map(text).collect();
+    println!("new fingerprint of this site: {}", text(&answer["fingerprint"]));
+    match (answer["holds"].as_bool().unwrap_or(false), waiting.is_empty()) {
+        (true, true) => println!("it holds; every paired site knows it"),
+        (true, false) => println!("it holds; to be paired anew: {}", waiting.join(", ")),
+        (false, _) => {
+            println!("the old one holds until these sites have heard of it: {}", waiting.join(", "));
+            println!("this goes on by itself; not to wait for them: ums pair rotate --forget");
+        }
+    }
+    Ok(0)
+}
+
+/// `ums sites revoke`.
+pub(crate) async fn revoke(context: &Context, site: &str) -> CallResult<u8> {
+    let path = format!("/v1/sites/{}/revoke", segment(site));
+    let answer = context.daemon.post(&path, &json!({})).await?;
+    if context.json {
+        render::json(&answer);
+        return Ok(0);
+    }
+    println!("revoked {} ({})", text(&answer["site"]), text(&answer["fingerprint"]));
+    for id in answer["aborted"].as_array().into_iter().flatten() {
+        println!("rolled back: migration {}", text(id));
+    }
+    for id in answer["going_on"].as_array().into_iter().flatten() {
+        println!("goes on, because it is or may be committed: migration {0}; ums watch {0}", text(id));
     }
     Ok(0)
 }

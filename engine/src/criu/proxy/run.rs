@@ -158,7 +158,7 @@ impl<'a> Restore<'a> {
         let request = Packet::from(std::mem::take(&mut self.request));
         self.criu.send(&request).map_err(|error| self.lost("CRIU", &error))?;
         let result = loop {
-            let packet = self.from_criu()?;
+            let packet = self.await_criu()?;
             let response =
                 Response::decode(&packet.bytes[..]).map_err(|error| self.lost("CRIU", &error.into()))?;
             let Some(notify) = response.notify.filter(|_| response.kind == Kind::Notify as i32) else {
@@ -260,7 +260,7 @@ impl<'a> Restore<'a> {
 
     /// CRIU's next message. Its end is looked for as well: the tasks that it makes hold its socket open, so that one
     /// that was killed would be waited for to the end of time.
-    fn from_criu(&mut self) -> Result<Packet, CriuFailure> {
+    fn await_criu(&mut self) -> Result<Packet, CriuFailure> {
         loop {
             // In this order: whatever it sent before it ended is there once it has ended.
             let ended = self.ended();
