@@ -155,7 +155,8 @@ mod tests {
             Fault::DestinationHostDies,
             Fault::KillDump,
         ];
-        for (step, fault) in Step::ALL.iter().flat_map(|step| Fault::ALL.map(|fault| (*step, fault))) {
+        let cells = Step::ALL.iter().flat_map(|step| Fault::ALL.map(|fault| (*step, fault)));
+        for (step, fault) in cells.filter(|(step, fault)| senseless(*step, *fault).is_none()) {
             let ends = may_end(step, fault);
             assert!(!ends.is_empty());
             let loses = ends.iter().any(|end| matches!(end, End::Lost | End::Died | End::Resolved));
