@@ -79,6 +79,7 @@ pub(crate) fn admission(recipe: &Recipe, tasks: u32, host: &HostShare) -> Admiss
         denied_calls: ABSENT_CALLS.map(|(_, number)| number).to_vec(),
         hostname: recipe.spec.hostname().to_owned(),
         cgroup: recipe.cgroup.clone(),
+        unified: host.unified,
         network: EXTERNAL_NETWORK.to_owned(),
         addresses: (recipe.spec.network.address, recipe.spec.network.address6),
         processes: (tasks as usize).saturating_mul(4).saturating_add(MORE_PROCESSES),

@@ -45,6 +45,8 @@ pub struct Admission {
     pub hostname: String,
     /// Its cgroup here, without a slash at the beginning.
     pub cgroup: String,
+    /// Whether that is one of version 2 on a host without any of version 1 in use.
+    pub unified: bool,
     /// The name under which its network namespace was left out of the dump.
     pub network: String,
     /// Its addresses inside.

@@ -62,7 +62,7 @@ pub(super) fn check(set: &Set, admission: &Admission, tree: &Tree) -> Result<(),
         )?;
     }
     user_ids(set, admission, tree)?;
-    set.need("cgroup").and_then(cgroups)
+    set.need("cgroup").and_then(|image| cgroups(image, admission))
 }
 
 fn user_ids(set: &Set, admission: &Admission, tree: &Tree) -> Result<(), Refused> {
@@ -84,8 +84,9 @@ fn user_ids(set: &Set, admission: &Admission, tree: &Tree) -> Result<(), Refused
     Ok(())
 }
 
-/// A service is in one cgroup, which is the root of what it sees of them.
-fn cgroups(image: &Image) -> Result<(), Refused> {
+/// A service is in one cgroup, which is the root of what it sees of them. Where that is one of version 2, there may be
+/// hierarchies of version 1 beside it that nobody uses: in those it is where everything is, in the root.
+fn cgroups(image: &Image, admission: &Admission) -> Result<(), Refused> {
     let (at, cgroup) = image.only();
     // CRIU writes the same set for several threads.
     let mut sets = BTreeSet::new();
@@ -101,6 +102,9 @@ fn cgroups(image: &Image) -> Result<(), Refused> {
     for member in cgroup.list("sets").flat_map(|set| set.list("ctls")) {
         let (name, path) = (member.text("name"), member.text("path"));
         at.require(is_controller(name), "sets.ctls.name", format_args!("{name:?} is no controller"))?;
+        if is_unused(admission.unified, [name], path) {
+            continue;
+        }
         let same = *own.get_or_insert(path) == path;
         at.require(
             same && is_cgroup(path),
@@ -127,8 +131,9 @@ fn cgroups(image: &Image) -> Result<(), Refused> {
         for directory in controller.list("dirs") {
             let name = directory.text("dir_name");
             let is_own = own.strip_prefix('/') == Some(name.trim_start_matches('/'));
+            let is_unused = is_unused(admission.unified, controller.texts("cnames"), name);
             at.require(
-                is_own,
+                is_own || is_unused,
                 "controllers.dirs.dir_name",
                 format_args!("{name:?} is not the cgroup of the service"),
             )?;
@@ -152,6 +157,11 @@ fn cgroups(image: &Image) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Whether a member of a set is one of a hierarchy of version 1 that is not used here. That of version 2 has no name.
+fn is_unused<'a>(unified: bool, names: impl IntoIterator<Item = &'a str>, path: &str) -> bool {
+    unified && matches!(path, "" | "/") && names.into_iter().all(|name| !name.is_empty())
+}
+
 fn is_controller(name: &str) -> bool {
     name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_=.,-".contains(&byte))
 }
@@ -164,7 +174,7 @@ fn is_cgroup(path: &str) -> bool {
 pub(super) fn settle(set: &mut Set, admission: &Admission) {
     for image in set.all_mut("cgroup") {
         for entry in &mut image.entries {
-            settle_cgroup(&mut entry.message, &admission.cgroup);
+            settle_cgroup(&mut entry.message, admission);
         }
     }
     // Whom an audit of this host names is not for the source to say, and a zombie has no thread but itself.
@@ -187,18 +197,25 @@ pub(super) fn settle(set: &mut Set, admission: &Admission) {
     }
 }
 
-fn settle_cgroup(message: &mut Message, own: &str) {
+fn settle_cgroup(message: &mut Message, admission: &Admission) {
+    let Admission { cgroup: own, unified, .. } = admission;
     let path = format!("/{own}");
     for set in message.all_mut("sets") {
         for member in set.all_mut("ctls") {
+            if is_unused(*unified, [member.text("name")], member.text("path")) {
+                continue;
+            }
             member.set("path", [Value::Bytes(path.as_bytes().into())]);
             member.set("cgns_prefix", [Value::Number(path.len() as u64)]);
         }
     }
     for controller in message.all_mut("controllers") {
+        let names: Vec<String> = controller.texts("cnames").map(str::to_owned).collect();
         for directory in controller.all_mut("dirs") {
-            directory.set("dir_name", [Value::Bytes(own.as_bytes().into())]);
             directory.set("properties", []);
+            if !is_unused(*unified, names.iter().map(String::as_str), directory.text("dir_name")) {
+                directory.set("dir_name", [Value::Bytes(own.as_bytes().into())]);
+            }
         }
     }
 }

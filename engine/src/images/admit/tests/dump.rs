@@ -54,6 +54,7 @@ impl Dump {
             denied_calls: vec![425, 426, 427],
             hostname: name.to_owned(),
             cgroup: format!("ums-b/{name}"),
+            unified: false,
             network: "extRootNetNS".to_owned(),
             addresses: ("192.0.0.2".parse().unwrap(), "fd75:6d73::2".parse().unwrap()),
             processes: 1000,
