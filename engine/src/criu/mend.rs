@@ -12,7 +12,7 @@
 //! | run single system calls, or its code in another thread | the thread comes to a trap with registers that only CRIU had | lost |
 //!
 //! So the tree's cgroup is frozen at once, every thread is stopped before it executes another instruction, and is
-//! compared with [`Before`]. Whoever asks may thaw the cgroup only after [`Ok`]: what cannot be proven to be whole is
+//! compared with `Before`. Whoever asks may thaw the cgroup only after [`Ok`]: what cannot be proven to be whole is
 //! never let go. An error on a connection is nothing that a program can take for its own state, and so no doubt: it
 //! costs this connection.
 
