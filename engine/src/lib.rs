@@ -23,3 +23,6 @@ pub mod spawn;
 
 pub mod facts;
 pub mod files;
+
+#[doc(hidden)]
+pub mod counting;

@@ -29,6 +29,8 @@ mod docker;
 mod document;
 mod error;
 mod files;
+#[doc(hidden)]
+pub mod fuzz;
 mod gc;
 mod hash;
 mod import;

@@ -51,7 +51,7 @@ pub(crate) struct Demo {
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// Which benchmark; all of them if left out
+    /// Which benchmark, all of them if left out; or `fuzz`: hostile bytes for every decoder, which needs no root
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// A small form that ends within five minutes
@@ -75,6 +75,15 @@ pub(crate) struct Bench {
     /// Of `faults`: write the tables to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<String>,
+    /// Of `fuzz`: minutes, all targets together
+    #[arg(long, value_name = "N")]
+    pub(crate) minutes: Option<u64>,
+    /// Of `fuzz`: only this decoder
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target: Option<String>,
+    /// Of `fuzz`: what its inputs come from; printed, to be given again
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
 }
 
 /// Arguments of `soak`.

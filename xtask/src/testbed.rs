@@ -11,6 +11,9 @@ use crate::setup::{Lab, Places};
 use crate::workspace::Workspace;
 use crate::{authority, compile, process, run_tests};
 
+/// The benchmark that is none: hostile bytes for every decoder. It needs no lab.
+const FUZZ: &str = "fuzz";
+
 /// Starts the demo in place of this process; returns only on failure.
 pub(crate) fn demo(workspace: &Workspace, arguments: &Demo) -> Result<()> {
     authority::require_lab("demo")?;
@@ -25,6 +28,12 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &Bench) -> Result<()> {
         let programs = compile::programs(workspace)?;
         let mut program = process::command(programs.get("ums-bench")?);
         program.args(bench_arguments(arguments));
+        return Err(replace(&mut program));
+    }
+    if arguments.name.as_deref() == Some(FUZZ) {
+        let programs = compile::programs(workspace)?;
+        let mut program = process::command(programs.get("ums-fuzz")?);
+        program.args(fuzz_arguments(arguments));
         return Err(replace(&mut program));
     }
     authority::require_lab("bench")?;
@@ -63,6 +72,16 @@ fn demo_arguments(arguments: &Demo) -> Vec<String> {
     list
 }
 
+fn fuzz_arguments(arguments: &Bench) -> Vec<String> {
+    let mut list = Vec::new();
+    list.extend(
+        arguments.minutes.into_iter().flat_map(|minutes| ["--minutes".to_owned(), minutes.to_string()]),
+    );
+    list.extend(arguments.target.iter().flat_map(|target| ["--target".to_owned(), target.clone()]));
+    list.extend(arguments.seed.into_iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
+    list
+}
+
 fn bench_arguments(arguments: &Bench) -> Vec<String> {
     let mut list = Vec::new();
     list.extend(arguments.name.clone());
@@ -96,6 +115,13 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
+
+    #[test]
+    fn arguments_of_the_fuzzer_are_passed_through() {
+        let line = ["xtask", "bench", "fuzz", "--minutes", "3", "--target", "images", "--seed", "7"];
+        let Command::Bench(bench) = Cli::parse_from(line).command else { panic!("not a benchmark") };
+        assert_eq!(fuzz_arguments(&bench), line[3..]);
+    }
 
     #[test]
     fn arguments_of_the_demo_are_passed_through() {

@@ -79,6 +79,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Rewrites bytes as if they were runc's request, for those who feed it nonsense: whether it was one.
+#[doc(hidden)]
+pub fn fuzz_restore_request(bytes: &[u8]) -> bool {
+    rewrite::restore_request(bytes, 3, 4).is_ok()
+}
+
 /// The number of the socket, if this is `criu swrk NUMBER`.
 fn socket_number(arguments: &[OsString]) -> Option<RawFd> {
     match arguments {

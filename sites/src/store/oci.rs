@@ -124,7 +124,7 @@ fn copy_image(store: &Store, files: &Files, image: &ImageId) -> Result<(), Store
     store.adopt_blob(&image.0, size, &content[..])
 }
 
-fn parse_index(content: &[u8], what: &str) -> Result<ImageIndex, StoreError> {
+pub(super) fn parse_index(content: &[u8], what: &str) -> Result<ImageIndex, StoreError> {
     serde_json::from_slice(content)
         .map_err(|source| StoreError::BadDocument { what: what.to_owned(), source })
 }

@@ -4,7 +4,7 @@ use crate::workspace::{Dependency, Kind, Package};
 
 /// Which members a member may depend on. A member that is not named here breaks the rules: who adds a crate decides
 /// where it stands.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("ums-model", &[]),
     ("ums-engine", &["ums-model"]),
     ("ums-transfer", &["ums-model"]),
@@ -14,6 +14,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("ums-coordinator", &["ums-model", "ums-transfer", "ums-nest", "ums-sites"]),
     ("ums", &PRODUCT),
     (TESTBED, &PRODUCT),
+    ("ums-fuzz", &PRODUCT),
     ("xtask", &[]),
 ];
 
