@@ -85,7 +85,7 @@ fn user_ids(set: &Set, admission: &Admission, tree: &Tree) -> Result<(), Refused
 }
 
 /// A service is in one cgroup, which is the root of what it sees of them. Where that is one of version 2, there may be
-/// hierarchies of version 1 beside it that nobody uses: in those it is where everything is, in the root.
+/// hierarchies of version 1 beside it that sites do not use: where it was in those means nothing, see [`settle`].
 fn cgroups(image: &Image, admission: &Admission) -> Result<(), Refused> {
     let (at, cgroup) = image.only();
     // CRIU writes the same set for several threads.
@@ -102,7 +102,7 @@ fn cgroups(image: &Image, admission: &Admission) -> Result<(), Refused> {
     for member in cgroup.list("sets").flat_map(|set| set.list("ctls")) {
         let (name, path) = (member.text("name"), member.text("path"));
         at.require(is_controller(name), "sets.ctls.name", format_args!("{name:?} is no controller"))?;
-        if is_unused(admission.unified, [name], path) {
+        if is_unused(admission, [name]) {
             continue;
         }
         let same = *own.get_or_insert(path) == path;
@@ -131,9 +131,8 @@ fn cgroups(image: &Image, admission: &Admission) -> Result<(), Refused> {
         for directory in controller.list("dirs") {
             let name = directory.text("dir_name");
             let is_own = own.strip_prefix('/') == Some(name.trim_start_matches('/'));
-            let is_unused = is_unused(admission.unified, controller.texts("cnames"), name);
             at.require(
-                is_own || is_unused,
+                is_own || is_unused(admission, controller.texts("cnames")),
                 "controllers.dirs.dir_name",
                 format_args!("{name:?} is not the cgroup of the service"),
             )?;
@@ -157,9 +156,9 @@ fn cgroups(image: &Image, admission: &Admission) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Whether a member of a set is one of a hierarchy of version 1 that is not used here. That of version 2 has no name.
-fn is_unused<'a>(unified: bool, names: impl IntoIterator<Item = &'a str>, path: &str) -> bool {
-    unified && matches!(path, "" | "/") && names.into_iter().all(|name| !name.is_empty())
+/// Whether controllers are those of a hierarchy of version 1 that is not used here. That of version 2 has no name.
+fn is_unused<'a>(admission: &Admission, names: impl IntoIterator<Item = &'a str>) -> bool {
+    admission.unified && names.into_iter().all(|name| !name.is_empty())
 }
 
 fn is_controller(name: &str) -> bool {
@@ -170,7 +169,8 @@ fn is_cgroup(path: &str) -> bool {
     path.len() > 1 && super::set::is_path(path) && !path.contains("//")
 }
 
-/// Puts in what is decided here and not at the source: the cgroup, and that its properties are those it has.
+/// Puts in what is decided here and not at the source: the cgroup, and that its properties are those it has. In a hierarchy
+/// that is not used here the service stays where its nest is.
 pub(super) fn settle(set: &mut Set, admission: &Admission) {
     for image in set.all_mut("cgroup") {
         for entry in &mut image.entries {
@@ -198,24 +198,28 @@ pub(super) fn settle(set: &mut Set, admission: &Admission) {
 }
 
 fn settle_cgroup(message: &mut Message, admission: &Admission) {
-    let Admission { cgroup: own, unified, .. } = admission;
+    let own = &admission.cgroup;
     let path = format!("/{own}");
     for set in message.all_mut("sets") {
+        let used = |member: &&Message| !is_unused(admission, [member.text("name")]);
+        let members: Vec<Value> = set.list("ctls").filter(used).map(kept).collect();
+        set.set("ctls", members);
         for member in set.all_mut("ctls") {
-            if is_unused(*unified, [member.text("name")], member.text("path")) {
-                continue;
-            }
             member.set("path", [Value::Bytes(path.as_bytes().into())]);
             member.set("cgns_prefix", [Value::Number(path.len() as u64)]);
         }
     }
+    let used = |controller: &&Message| !is_unused(admission, controller.texts("cnames"));
+    let controllers: Vec<Value> = message.list("controllers").filter(used).map(kept).collect();
+    message.set("controllers", controllers);
     for controller in message.all_mut("controllers") {
-        let names: Vec<String> = controller.texts("cnames").map(str::to_owned).collect();
         for directory in controller.all_mut("dirs") {
+            directory.set("dir_name", [Value::Bytes(own.as_bytes().into())]);
             directory.set("properties", []);
-            if !is_unused(*unified, names.iter().map(String::as_str), directory.text("dir_name")) {
-                directory.set("dir_name", [Value::Bytes(own.as_bytes().into())]);
-            }
         }
     }
+}
+
+fn kept(message: &Message) -> Value {
+    Value::Message(Box::new(message.clone()))
 }
