@@ -128,11 +128,14 @@ fn cgroups(image: &Image, admission: &Admission) -> Result<(), Refused> {
         let named = controller.texts("cnames").count() <= MAX_CONTROLLERS
             && controller.texts("cnames").all(is_controller);
         at.require(named, "controllers.cnames", format_args!("one is no controller"))?;
+        if is_unused(admission, controller.texts("cnames")) {
+            continue;
+        }
         for directory in controller.list("dirs") {
             let name = directory.text("dir_name");
             let is_own = own.strip_prefix('/') == Some(name.trim_start_matches('/'));
             at.require(
-                is_own || is_unused(admission, controller.texts("cnames")),
+                is_own,
                 "controllers.dirs.dir_name",
                 format_args!("{name:?} is not the cgroup of the service"),
             )?;
