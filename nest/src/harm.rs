@@ -1,17 +1,48 @@
 //! A copy that a dump has harmed stands frozen, and nobody thaws it: not the undo of that dump, and not a nest that
 //! starts later. It ends with the copy: a service that is started anew has no harm.
+//!
+//! A dump is in doubt from before its first task is stopped until it is known how its CRIU ended: so a nest that is
+//! killed together with its CRIU is followed by one that knows that it does not know.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
+use ums_engine::criu::mend::came_to_its_end;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::ServiceName;
 
 use crate::state::{FileError, read_json, write_json};
 
-/// Writes down what is wrong. Where that fails it is told in the log: the copy is frozen already.
+/// What is noted while a dump is in doubt.
+const DOUBT: &str = "its CRIU and its nest ended in the middle of a dump";
+
+/// Notes that a dump begins. On `Err` it must not.
+pub(crate) fn doubt(path: &Path) -> Result<(), FileError> {
+    write_json(path, &DOUBT)
+}
+
+/// Notes what is wrong. Where that fails, the doubt stays, which is as good.
 pub(crate) fn note(path: &Path, harm: &str) {
     if let Err(error) = write_json(path, &harm) {
         tracing::error!(%error, harm, "cannot note that a dump has harmed the service");
+    }
+}
+
+/// Takes the note away: the copy is whole, or another one. Where that fails, the copy is taken for harmed.
+pub(crate) fn clear(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::error!(%error, "cannot take away a note about harm");
+        }
+        _ => {}
+    }
+}
+
+/// Resolves a doubt where no CRIU is left, by what the last one wrote into `images`: one that came to its own end has let
+/// go of the service.
+pub(crate) fn judge(path: &Path, images: &Path) {
+    if read_json::<String>(path).is_ok_and(|noted| noted == DOUBT) && came_to_its_end(images) {
+        clear(path);
     }
 }
 
@@ -19,7 +50,7 @@ pub(crate) fn note(path: &Path, harm: &str) {
 pub(crate) fn none(path: &Path, service: &ServiceName) -> Result<(), WireError> {
     let harm = match read_json::<String>(path) {
         Ok(harm) => harm,
-        Err(FileError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(FileError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => error.to_string(),
     };
     let message = format!("service {service} stays frozen, because a dump has harmed it: {harm}");
@@ -42,5 +73,24 @@ mod tests {
         assert!(refused.message.contains("process 7 has died"), "{refused:?}");
         std::fs::write(&path, b"").unwrap();
         assert!(none(&path, &service).is_err());
+    }
+
+    #[test]
+    fn a_doubt_is_resolved_only_by_a_criu_that_came_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, service) = (dir.path().join("harm.json"), "web".parse::<ServiceName>().unwrap());
+        doubt(&path).unwrap();
+        judge(&path, dir.path());
+        assert!(none(&path, &service).is_err());
+        std::fs::write(dir.path().join("dump.log"), "Dumping FAILED.\n").unwrap();
+        judge(&path, dir.path());
+        none(&path, &service).unwrap();
+        // What is known to be harmed is not a matter of logs.
+        note(&path, "process 7 has died");
+        judge(&path, dir.path());
+        assert!(none(&path, &service).is_err());
+        clear(&path);
+        clear(&path);
+        none(&path, &service).unwrap();
     }
 }

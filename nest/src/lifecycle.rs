@@ -54,9 +54,10 @@ impl Nest {
         }
         self.reaped().await;
         let before = self.exit();
-        for path in [exit_path(), self.dir.exit(), harm_path()] {
+        for path in [exit_path(), self.dir.exit()] {
             let _ = std::fs::remove_file(path);
         }
+        crate::harm::clear(&harm_path());
         if let Err(error) = self.create_and_start().await {
             let _ = self.runc.delete().await;
             // It is still the service that ended before: its restart policy looks at how.

@@ -15,7 +15,7 @@ use ums_engine::criu::version::warm_up;
 use ums_engine::tools::{Tool, locate};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
-use ums_model::nest::{Decision, Record, Right};
+use ums_model::nest::{Decision, Deed, Record, Right};
 use ums_transfer::frame::{Conversation, FrameError};
 
 use crate::client::local_deadlines;
@@ -162,6 +162,13 @@ impl Nest {
         }
         let Decision { record, deed } = record.settle();
         record.map_or(Ok(()), |event| self.note(event))?;
+        if deed == Deed::LetRun
+            && let Err(harm) = crate::harm::none(&crate::layout::harm(), &self.recipe.spec.name)
+        {
+            // Who is asked can say so, and can end it; a nest that did not start could do neither.
+            tracing::error!(%harm, "the copy is not let go");
+            return self.stand_still().await;
+        }
         self.act(deed).await
     }
 

@@ -18,7 +18,7 @@ use ums_transfer::archive::{ArchiveError, ArchiveWriter, Limits};
 use ums_transfer::frame::FrameWriter;
 
 use crate::bundle::{external_mounts, host_files};
-use crate::layout::{images as images_dir, merged};
+use crate::layout::{harm as harm_path, images as images_dir, merged};
 use crate::parcel::{Item, Tree};
 use crate::protocol::DumpedCopy;
 use crate::server::{Nest, failure};
@@ -58,7 +58,9 @@ impl Nest {
         let _no_sessions = self.end_sessions().await?;
         self.grant(epoch, Wish::Dump)?;
         let mut archive = ArchiveWriter::new(frames, Limits::default());
-        match self.write_dump(epoch, &mut archive).await {
+        // They hold CRIU's log, which tells an undo whether the copy may run.
+        let mut images = None;
+        match self.write_dump(epoch, &mut archive, &mut images).await {
             Ok(dumped) => match archive.finish().await {
                 Ok(_) => Ok(dumped),
                 // Frozen stays frozen: the End may have arrived. The Coordinator decides.
@@ -70,6 +72,8 @@ impl Nest {
                 match self.undo_dump(epoch).await {
                     Ok(()) => Err(error),
                     Err(undo) => {
+                        // The next one who tries needs them, too, and unmounts them.
+                        std::mem::forget(images);
                         let message = format!(
                             "{}; and the service could not be thawed: {}",
                             error.message, undo.message
@@ -85,11 +89,12 @@ impl Nest {
         &self,
         epoch: Epoch,
         archive: &mut ArchiveWriter<'_, W>,
+        images: &mut Option<Tmpfs>,
     ) -> Result<DumpedCopy, WireError> {
         let pid = self.service_pid().ok_or_else(|| {
             WireError::new(ErrorCode::DumpFailed, format!("service {} ended just now", self.recipe.spec.name))
         })?;
-        let memory = new_images().map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
+        *images = Some(new_images().map_err(|error| failure(ErrorCode::DumpFailed, &error))?);
         let request = DumpRequest {
             criu: self.tools.criu.clone(),
             pid: pid.as_raw_nonzero().get(),
@@ -106,6 +111,7 @@ impl Nest {
             deadlines: DumpDeadlines::default(),
         };
         let armed = ArmedDump::arm(request).await.map_err(|error| dump_failed(&error))?;
+        crate::harm::doubt(&harm_path()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         // Nothing may leave or reach the copy from the first stopped task on.
         fence::close().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         crate::quiesce::accept_queues(pid.as_raw_nonzero().get()).await;
@@ -116,7 +122,7 @@ impl Nest {
         let dumped = loop {
             tokio::select! {
                 biased;
-                result = &mut dumping => break result.map_err(|error| dump_failed(&error))?,
+                result = &mut dumping => break known(result)?,
                 chunk = tail.next() => sent.take(archive, chunk).await?.then_some(()).ok_or_else(early)?,
             }
         };
@@ -124,7 +130,7 @@ impl Nest {
         complete.finish();
         while sent.take(archive, tail.next().await).await? {}
         let memory_bytes = sent.close(archive).await?;
-        drop(memory);
+        *images = None;
         let tasks = dumped.tasks.processes;
         let mut file_bytes = 0;
         for (tree, root) in Tree::of_source(&self.recipe, self.dir.upper()) {
@@ -173,6 +179,8 @@ impl Nest {
     /// its end, and a nest that starts anew waits for a predecessor's.
     pub(crate) async fn undo_dump(&self, epoch: Epoch) -> Result<(), WireError> {
         wait_for_orphans().await?;
+        // What CRIU has written is of no use any more.
+        images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Stuck, &error))?;
         // The record first: a nest that dies right after it does the rest when it starts again; the other way round a
         // running copy would be taken for a frozen one.
         let deed = self.grant(epoch, Wish::Thaw)?;
@@ -182,6 +190,7 @@ impl Nest {
     /// Gives a copy that may run what it needs for it. Goes on after errors and returns the first. Safe to repeat.
     pub(crate) async fn run_as_recorded(&self) -> Result<(), WireError> {
         let stuck = |error: &dyn std::error::Error| failure(ErrorCode::Stuck, error);
+        crate::harm::none(&harm_path(), &self.recipe.spec.name)?;
         let thawed = self.let_run();
         let opened = match self.record().is_fenced() {
             false => fence::open().await.map_err(|error| stuck(&error)),
@@ -251,6 +260,7 @@ pub(crate) async fn wait_for_orphans() -> Result<(), WireError> {
         }
         tokio::time::sleep(ORPHAN_POLL).await;
     }
+    crate::harm::judge(&harm_path(), &images_dir());
     Ok(())
 }
 
@@ -348,6 +358,17 @@ async fn send_tree<W: AsyncWrite + Unpin>(
     Ok(bytes)
 }
 
+/// Notes what the end of a dump means for the copy, before anybody can ask for a thaw.
+fn known<T>(result: Result<T, DumpError>) -> Result<T, WireError> {
+    match &result {
+        Err(error @ DumpError::Harmed { .. }) => {
+            crate::harm::note(&harm_path(), &ums_model::error::chain(error));
+        }
+        _ => crate::harm::clear(&harm_path()),
+    }
+    result.map_err(|error| dump_failed(&error))
+}
+
 /// CRIU's own failures come with what to do about them.
 fn dump_failed(error: &DumpError) -> WireError {
     let wire = failure(ErrorCode::DumpFailed, error);
@@ -356,11 +377,7 @@ fn dump_failed(error: &DumpError) -> WireError {
             wire.with_hint(format!("{}; then check this host: ums doctor", failure.remedy))
         }
         DumpError::Killed { .. } => wire.with_hint("find out who killed CRIU, then try again: ums migrate"),
-        DumpError::Harmed { .. } => {
-            // Written down before anybody can ask for a thaw.
-            crate::harm::note(&crate::layout::harm(), &wire.message);
-            WireError::new(ErrorCode::Stuck, wire.message)
-        }
+        DumpError::Harmed { .. } => WireError::new(ErrorCode::Stuck, wire.message),
         _ => wire,
     }
 }

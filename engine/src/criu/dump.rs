@@ -32,7 +32,7 @@ use super::tree::{Tasks, TreeError};
 use crate::cgroup::{Cgroup, CgroupError};
 
 /// Name of CRIU's log in the image directory.
-const LOG: &str = "dump.log";
+pub(super) const LOG: &str = "dump.log";
 
 /// Debug messages included: they are what an error is explained from.
 const LOG_LEVEL: i32 = 4;

@@ -73,6 +73,19 @@ pub(super) async fn mend(
     result.await.map_err(|error| format!("nobody has looked at it: {error}"))?
 }
 
+/// Whether the CRIU that dumped into `images`, and is gone, came to its own end and let go of every task before. For
+/// whoever did not see it end.
+pub fn came_to_its_end(images: &Path) -> bool {
+    let log = fs::read(images.join(super::dump::LOG)).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    // Said after the last task is let go, also where it gave up. All that follows is that nobody hears its answer; a line
+    // that was cut off is none.
+    let end = |line: &str| {
+        ["Dumping finished successfully\n", "Dumping FAILED.\n"].iter().any(|end| line.ends_with(end))
+    };
+    log.split_inclusive('\n').any(end)
+}
+
 fn frozen(cgroup: &Cgroup, before: &Before, images: &Path, deadline: Duration) -> Result<Mended, String> {
     let freeze =
         || cgroup.freeze(deadline).map_err(|error| format!("it runs, and cannot be frozen: {error}"));
@@ -229,4 +242,27 @@ fn end_of(pid: i32) -> String {
 
 fn cannot(tid: i32, what: &str, error: &dyn fmt::Display) -> String {
     format!("cannot {what} thread {tid}: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_log_with_an_end_tells_of_one() {
+        let images = tempfile::tempdir().unwrap();
+        assert!(!came_to_its_end(images.path()), "no log");
+        for (log, ended) in [
+            ("(0.1) Dumping finished successfully\n", true),
+            ("(0.1) Error (criu/cr-dump.c:1): Dumping FAILED.\n", true),
+            ("(0.1) Dumping finished successfully", false),
+            ("(0.1) Error: Dumping FAILED.\n(0.2) Error: Can't send response: Broken pipe\n", true),
+            ("(0.1) Unlock network\n(0.2) Error: Can't send response: Broken pipe\n", false),
+            ("(0.1) Dumping core\n", false),
+            ("", false),
+        ] {
+            fs::write(images.path().join("dump.log"), log).unwrap();
+            assert_eq!(came_to_its_end(images.path()), ended, "{log:?}");
+        }
+    }
 }

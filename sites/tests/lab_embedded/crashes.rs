@@ -1,13 +1,18 @@
 //! Nests, keepers and daemons that die, and requests that come twice.
 
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use ums_model::error::ErrorCode;
-use ums_model::names::Epoch;
+use ums_model::names::{Epoch, ServiceName};
 use ums_model::spec::RestartPolicy;
 use ums_sites::adapter::{CopyState, SiteAdapter};
+use ums_sites::embedded::Embedded;
 
 use crate::pair::{
-    Pair, arm, assert_nothing_left, copy, dump, hold, kill, kill_nest, log_has, mounts, restore, status_with,
+    Pair, arm, assert_nothing_left, copy, dump, eventually, hold, kill, kill_nest, log_has, mounts,
+    nest_below, restore, status_with,
 };
 
 const E: Epoch = Epoch(1);
@@ -125,7 +130,7 @@ async fn lab_exits_are_recorded_and_restarts_follow_the_policy() {
         pid = status_with(a, &lasting.name, "it runs again", revived).await.pid;
         kill_nest(a, &lasting.name).await;
     }
-    let stopped = a.stop(&lasting.name, std::time::Duration::ZERO).await.unwrap();
+    let stopped = a.stop(&lasting.name, Duration::ZERO).await.unwrap();
     assert_eq!((stopped.copy, stopped.exit_code), (CopyState::Dead, Some(137)));
     kill_nest(a, &lasting.name).await;
     assert_eq!(copy(a, &lasting.name).await, CopyState::Dead, "it was stopped by its owner");
@@ -287,4 +292,69 @@ async fn lab_before_the_word_nothing_leaves_a_copy_and_nobody_starts_it_again() 
     assert_nothing_left(&pair.state("a"), 0xa1);
     b.thaw(&name, epoch).await.unwrap();
     assert_eq!(copy(b, &name).await, CopyState::Running);
+}
+
+/// Nobody is left who knows how the dump ended: what CRIU was doing to the service cannot be ruled out.
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_a_dump_that_lost_criu_and_nest_stands_still_until_it_is_begun_anew() {
+    let pair = Pair::new();
+    let Pair { a, .. } = &pair;
+    let name = pair.run("signals", &["signals"]).await;
+    let before = a.status(&name).await.unwrap();
+    let (service, keeper) = (before.pid.unwrap(), before.keeper_pid.unwrap());
+    // A dump that has ended before it could be caught has harmed nobody: the next one is tried.
+    let mut epoch = E;
+    while !kill_criu_and_nest(a, &name, epoch, service, keeper).await {
+        // Its End may have arrived.
+        a.thaw(&name, epoch).await.unwrap();
+        epoch = epoch.next();
+        assert!(epoch.0 < 20, "no dump could be caught in its middle");
+    }
+    status_with(a, &name, "it stands still", |status| status.copy == CopyState::Frozen).await;
+    let refused = a.thaw(&name, epoch).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Stuck, "{refused}");
+    assert!(refused.message.contains("ended in the middle of a dump"), "{refused}");
+    kill_nest(a, &name).await;
+    assert_eq!(copy(a, &name).await, CopyState::Frozen);
+
+    a.stop(&name, Duration::ZERO).await.unwrap();
+    assert_eq!(a.start(&name).await.unwrap().copy, CopyState::Running);
+    let (_, dumped) = dump(a, &name, epoch.next()).await;
+    dumped.unwrap();
+}
+
+/// Begins a dump, and kills CRIU and the nest as soon as CRIU traces the service. `false`: it was too fast.
+async fn kill_criu_and_nest(
+    site: &Embedded,
+    name: &ServiceName,
+    epoch: Epoch,
+    service: u32,
+    keeper: u32,
+) -> bool {
+    let nest = nest_below(keeper).unwrap();
+    let dumping = site.dump(name, epoch).await.unwrap();
+    let tracer = || {
+        let status = std::fs::read_to_string(format!("/proc/{service}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:")).unwrap();
+        line.trim().parse::<u32>().unwrap()
+    };
+    let started = Instant::now();
+    let criu = loop {
+        match tracer() {
+            0 if started.elapsed() > Duration::from_secs(5) => break 0,
+            0 => std::hint::spin_loop(),
+            criu => break criu,
+        }
+    };
+    if criu != 0 {
+        kill(nest);
+        // It may have ended meanwhile, and then it has said so in its log.
+        let _ = kill_process(Pid::from_raw(i32::try_from(criu).unwrap()).unwrap(), Signal::KILL);
+    }
+    drop(dumping);
+    eventually("there is another nest", async || {
+        nest_below(keeper).is_some_and(|found| criu == 0 || found != nest) && site.status(name).await.is_ok()
+    })
+    .await;
+    site.thaw(name, epoch).await.is_err()
 }
