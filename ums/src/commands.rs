@@ -9,6 +9,7 @@ mod policy;
 mod resolve;
 mod services;
 mod sites;
+mod standstill;
 
 use std::process::ExitCode;
 

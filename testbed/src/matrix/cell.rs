@@ -147,8 +147,7 @@ impl Cell {
                 for site in [from, to] {
                     let started = site.ums(&["start", name])?;
                     // Where it is being moved the lock says no; where it is not, nothing is known of it.
-                    let may =
-                        site.index() == destination && steps::moment(self.step) == steps::Moment::Resumed;
+                    let may = site.index() == destination && steps::moment(self.step) >= steps::Moment::Told;
                     ensure!(
                         started.code == Some(1) || may,
                         "a second copy may be started at {}: {started:?}",

@@ -6,15 +6,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use ums_model::error::{ErrorCode, WireError};
 
+use super::standstill::Standstill;
 use super::{Context, segment};
 use crate::client::CallResult;
 use crate::render;
 
 /// Time between two looks at what is under way.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// How long a commit may be in doubt before nobody waits for it any more.
-const DOUBT: Duration = Duration::from_secs(60);
 
 /// How one service fared.
 struct Fate {
@@ -65,21 +63,15 @@ pub(crate) async fn drain(
 struct Moving {
     service: String,
     id: String,
-    /// Since when its commit is in doubt.
-    in_doubt: Option<Instant>,
+    standstill: Standstill,
 }
 
 impl Moving {
-    /// A commit whose destination has not answered for long counts as stuck, though it goes on by itself.
-    fn hangs(&mut self, migration: &Value) -> Option<Fate> {
-        if migration["state"] != "in-doubt" {
-            self.in_doubt = None;
-            return None;
-        }
-        let since = *self.in_doubt.get_or_insert_with(Instant::now);
-        let reason =
-            "its commit is in doubt: the destination does not answer; it goes on by itself".to_owned();
-        (since.elapsed() >= DOUBT).then(|| Fate { service: self.service.clone(), result: "stuck", reason })
+    fn fate(&mut self, migration: &Value) -> Option<Fate> {
+        let stands = self.standstill.look(migration, Instant::now());
+        let stuck =
+            |error: WireError| Fate { service: self.service.clone(), result: "stuck", reason: error.message };
+        fate(&self.service, migration).or_else(|| stands.map(stuck))
     }
 }
 
@@ -124,7 +116,7 @@ async fn move_all(
                 Ok(started) => {
                     let id = started["migration"].as_str().unwrap_or_default().to_owned();
                     say(context, &format!("{service} moves: ums watch {id}"));
-                    moving.push(Moving { service, id, in_doubt: None });
+                    moving.push(Moving { service, id, standstill: Standstill::default() });
                 }
                 // The site does as much at once as it may; others may have asked it as well.
                 Err(error) if error.code == ErrorCode::Busy => {
@@ -138,7 +130,7 @@ async fn move_all(
         let mut still = Vec::new();
         for mut one in moving {
             let migration = context.daemon.get(&format!("/v1/migrations/{}", one.id)).await?;
-            match fate(&one.service, &migration).or_else(|| one.hangs(&migration)) {
+            match one.fate(&migration) {
                 Some(fate) => {
                     say(context, &format!("{} {}", fate.service, fate.result));
                     fates.push(fate);
@@ -151,11 +143,11 @@ async fn move_all(
     Ok(())
 }
 
-/// `None` while nothing is decided. One that waits for an operator does so for ever: it counts as stuck.
+/// `None` before its end.
 fn fate(service: &str, migration: &Value) -> Option<Fate> {
     let reason = migration["report"]["error"]["message"].as_str().unwrap_or_default().to_owned();
     let result = match (migration["state"].as_str()?, migration["outcome"].as_str()) {
-        ("stuck", _) | ("ended", Some("stuck")) => "stuck",
+        ("ended", Some("stuck")) => "stuck",
         ("ended", Some("done")) => "moved",
         ("ended", Some("lost")) => "lost",
         ("ended", _) => "failed",
@@ -209,13 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn a_migration_has_a_fate_when_it_has_ended_or_hangs() {
+    fn a_migration_has_a_fate_when_it_has_ended() {
         let result = |state, outcome: Option<&str>| {
             fate("web", &json!({ "state": state, "outcome": outcome })).map(|fate| fate.result)
         };
         assert_eq!(result("active", None), None);
         assert_eq!(result("in-doubt", None), None);
-        assert_eq!(result("stuck", None), Some("stuck"));
+        assert_eq!(result("stuck", None), None);
+        assert_eq!(result("ended", Some("stuck")), Some("stuck"));
         assert_eq!(result("ended", Some("done")), Some("moved"));
         assert_eq!(result("ended", Some("rolled-back")), Some("failed"));
         assert_eq!(result("ended", Some("lost")), Some("lost"));

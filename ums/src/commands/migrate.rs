@@ -5,7 +5,7 @@ use ums_model::error::{ErrorCode, WireError};
 use ums_model::event::{EventKind, MigrationEvent};
 use ums_model::names::MigrationId;
 
-use super::{Context, segment};
+use super::{Context, segment, standstill};
 use crate::client::CallResult;
 use crate::render;
 
@@ -82,7 +82,7 @@ async fn latest(context: &Context, service: &str) -> CallResult<String> {
     })
 }
 
-/// Prints a migration's events to its end; the exit code is its outcome's.
+/// Prints a migration's events to its end; the exit code is its outcome's. One that stands still for long is not waited for.
 async fn follow(context: &Context, id: &str) -> CallResult<u8> {
     let mut code = None;
     let mut seen = 0;
@@ -104,7 +104,10 @@ async fn follow(context: &Context, id: &str) -> CallResult<u8> {
         }
         code.is_none()
     };
-    let streamed = context.daemon.events(&path, each).await;
+    let streamed = tokio::select! {
+        streamed = context.daemon.events(&path, each) => streamed,
+        error = standstill::of(context, id) => return Err(error),
+    };
     match code {
         Some(code) => Ok(code),
         None => {
