@@ -212,10 +212,23 @@ mod tests {
     }
 
     #[test]
+    fn site_and_nest_wait_as_they_are_told() {
+        let said = "[deadlines.site]\nkeeper_end = 3\n[deadlines.nest]\nkill = 4\n[deadlines.nest.dump]\nstep = 0.25\n\
+                    [deadlines.nest.restore]\narm = 6\n[deadlines.nest.network]\ntool = 7";
+        let Deadlines { site, nest, .. } = settings(said).unwrap().deadlines;
+        let seconds = [site.keeper_end, nest.kill, nest.dump.step, nest.restore.arm, nest.network.tool];
+        assert_eq!(seconds.map(|deadline| deadline.as_secs_f64()), [3.0, 4.0, 0.25, 6.0, 7.0]);
+        assert_eq!(nest.dump.arm, Deadlines::default().nest.dump.arm);
+    }
+
+    #[test]
     fn what_is_mistyped_is_not_ignored() {
         assert!(settings("nmae = \"edge\"").is_err());
         assert!(settings("[deadlines]\nheld = \"soon\"").is_err());
         assert!(settings("[deadlines]\nheld = -1").is_err());
+        assert!(settings("[deadlines.site]\npatience = 1").is_err());
+        assert!(settings("[deadlines.nest]\npatience = 1").is_err());
+        assert!(settings("[deadlines.nest.dump]\nstep = \"soon\"").is_err());
         assert!(settings("[limits]\nmigrations = 0").is_err());
         assert!(matches!(
             Config::resolve(Settings::default()),

@@ -16,5 +16,6 @@ pub mod swrk;
 pub mod tree;
 pub mod version;
 
+mod deadlines;
 mod link;
 mod mounts;

@@ -5,44 +5,45 @@ use std::net::Ipv4Addr;
 
 use ums_model::spec::Protocol;
 
+use crate::deadlines::Deadlines;
 use crate::layout::{PlaceLayout, UPLINK, index_of};
 use crate::tool::{NetError, ip_batch, nft, run, succeeds, sysctl};
 
 /// Links the site with the place in the network namespace of process `keeper` and lets the service reach out through
 /// the site's address. No port is published yet. Ok = the link is up at this end. Safe to repeat: an older link of
 /// the same number is replaced.
-pub async fn connect(place: &PlaceLayout, keeper: u32) -> Result<(), NetError> {
-    disconnect(place).await?;
+pub async fn connect(place: &PlaceLayout, keeper: u32, deadlines: &Deadlines) -> Result<(), NetError> {
+    disconnect(place, deadlines).await?;
     let link = place.link();
     let mut script = format!("link add {link} type veth peer name {UPLINK} netns {keeper}\n");
     let _ = writeln!(script, "address add {}/30 dev {link}", place.host_address());
     let _ = writeln!(script, "address add {}/64 dev {link} nodad", place.host_address_v6());
     let _ = writeln!(script, "link set {link} up");
-    ip_batch(&script).await?;
+    ip_batch(deadlines, &script).await?;
     sysctl("ipv4/ip_forward", "1")?;
     // Published ports answer on 127.0.0.1 too, as users of other container tools expect.
     sysctl(&format!("ipv4/conf/{link}/route_localnet"), "1")?;
-    nft(&ruleset(place, false)).await
+    nft(deadlines, &ruleset(place, false)).await
 }
 
 /// Publishes the ports: from here on clients reach the copy in this place. Safe to repeat.
-pub async fn publish(place: &PlaceLayout) -> Result<(), NetError> {
-    nft(&ruleset(place, true)).await
+pub async fn publish(place: &PlaceLayout, deadlines: &Deadlines) -> Result<(), NetError> {
+    nft(deadlines, &ruleset(place, true)).await
 }
 
 /// Takes the published ports back; the service can still reach out. Safe to repeat.
-pub async fn withdraw(place: &PlaceLayout) -> Result<(), NetError> {
-    nft(&ruleset(place, false)).await
+pub async fn withdraw(place: &PlaceLayout, deadlines: &Deadlines) -> Result<(), NetError> {
+    nft(deadlines, &ruleset(place, false)).await
 }
 
 /// Removes link and rules. Ok also when nothing was there.
-pub async fn disconnect(place: &PlaceLayout) -> Result<(), NetError> {
+pub async fn disconnect(place: &PlaceLayout, deadlines: &Deadlines) -> Result<(), NetError> {
     let table = place.table();
     // Declared first, so that deleting never fails for its absence.
-    nft(&format!("table inet {table}\ndelete table inet {table}\n")).await?;
+    nft(deadlines, &format!("table inet {table}\ndelete table inet {table}\n")).await?;
     let link = place.link();
-    if is_connected(place).await? {
-        match run("ip", &["link", "delete", &link], "").await {
+    if is_connected(place, deadlines).await? {
+        match run(deadlines, "ip", &["link", "delete", &link], "").await {
             // It goes by itself with the namespace of its other end, perhaps just now.
             Err(NetError::Failed { stderr, .. }) if stderr.contains("Cannot find device") => {}
             other => drop(other?),
@@ -52,14 +53,14 @@ pub async fn disconnect(place: &PlaceLayout) -> Result<(), NetError> {
 }
 
 /// Whether the site's end of the link exists. It goes away with the place.
-pub async fn is_connected(place: &PlaceLayout) -> Result<bool, NetError> {
-    succeeds("ip", &["link", "show", "dev", &place.link()]).await
+pub async fn is_connected(place: &PlaceLayout, deadlines: &Deadlines) -> Result<bool, NetError> {
+    succeeds(deadlines, "ip", &["link", "show", "dev", &place.link()]).await
 }
 
 /// Numbers of places whose link would have an address that this network namespace has already, whoever gave it:
 /// another site on this machine, or somebody who uses the same range.
-pub async fn taken() -> Result<Vec<u16>, NetError> {
-    let shown = run("ip", &["-4", "-oneline", "address", "show"], "").await?;
+pub async fn taken(deadlines: &Deadlines) -> Result<Vec<u16>, NetError> {
+    let shown = run(deadlines, "ip", &["-4", "-oneline", "address", "show"], "").await?;
     Ok(shown.lines().filter_map(address).filter_map(index_of).collect())
 }
 

@@ -7,15 +7,18 @@
 //! ```
 //!
 //! Read in this order: [`layout`] (names and addresses, pure), [`host`] (what the site does in its own namespace),
-//! [`place`] (what the nest does in the place), [`fence`] (a copy without run-right is cut off). The kernel forwards;
+//! [`place`] (what the nest does in the place), [`fence`] (a copy without run-right is cut off). What calls `ip` and `nft` is told
+//! by a [`Deadlines`] how long that may take. The kernel forwards;
 //! nothing here touches a packet, so the steady state costs NAT and no more.
 //!
 //! This crate must never know what a migration is: it is told when to close, open and publish.
 
+mod deadlines;
 pub mod fence;
 pub mod host;
 pub mod layout;
 pub mod place;
 mod tool;
 
+pub use deadlines::Deadlines;
 pub use tool::NetError;

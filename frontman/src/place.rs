@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use ums_model::spec::Protocol;
 
+use crate::deadlines::Deadlines;
 use crate::layout::{INNER, INNER_NAMESPACE, INSIDE, PlaceLayout, UPLINK};
 use crate::tool::{NetError, ip_batch, nft, run, succeeds, sysctl};
 
-/// How long the site may take to plug in the uplink.
-const UPLINK_DEADLINE: Duration = Duration::from_secs(10);
-/// Pause between two looks for it, each of which is a process.
+/// Pause between two looks for the uplink, each of which is a process.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// File that stands for the inner network namespace, in the keeper's mount namespace.
@@ -34,72 +33,78 @@ pub enum Inner {
 /// constant addresses, translates in both directions. Ok = packets can pass, as far as the fence lets them. Safe to
 /// repeat, also where an earlier call was killed half-way: what exists is kept, because a service may live in the inner
 /// namespace, and what is missing is made.
-pub async fn build(place: &PlaceLayout, inner: Inner) -> Result<(), NetError> {
-    wait_for_uplink().await?;
+pub async fn build(place: &PlaceLayout, inner: Inner, deadlines: &Deadlines) -> Result<(), NetError> {
+    wait_for_uplink(deadlines).await?;
     let (address, gateway) = (place.place_address(), place.host_address());
     let (address_v6, gateway_v6) = (place.place_address_v6(), place.host_address_v6());
-    ip_batch(&format!(
-        "link set lo up\n\
+    ip_batch(
+        deadlines,
+        &format!(
+            "link set lo up\n\
          address replace {address}/30 dev {UPLINK}\n\
          address replace {address_v6}/64 dev {UPLINK} nodad\n\
          link set {UPLINK} up\n\
          route replace default via {gateway}\n\
          route replace ::/0 via {gateway_v6}\n"
-    ))
+        ),
+    )
     .await?;
     sysctl("ipv4/ip_forward", "1")?;
     sysctl("ipv6/conf/all/forwarding", "1")?;
     match inner {
         Inner::Make => {
-            make_inner().await?;
-            wire(place).await?;
+            make_inner(deadlines).await?;
+            wire(place, deadlines).await?;
         }
-        Inner::Given => wire(place).await?,
+        Inner::Given => wire(place, deadlines).await?,
         Inner::Later => {}
     }
-    nft(&ruleset(place)).await
+    nft(deadlines, &ruleset(place)).await
 }
 
-async fn wait_for_uplink() -> Result<(), NetError> {
+async fn wait_for_uplink(deadlines: &Deadlines) -> Result<(), NetError> {
     let started = Instant::now();
-    while !succeeds("ip", &["link", "show", "dev", UPLINK]).await? {
-        if started.elapsed() >= UPLINK_DEADLINE {
-            return Err(NetError::NoUplink { seconds: UPLINK_DEADLINE.as_secs() });
+    while !succeeds(deadlines, "ip", &["link", "show", "dev", UPLINK]).await? {
+        if started.elapsed() >= deadlines.uplink {
+            return Err(NetError::NoUplink { after: deadlines.uplink });
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Ok(())
 }
 
-async fn make_inner() -> Result<(), NetError> {
-    if !succeeds("ip", &["-netns", INNER_NAMESPACE, "link", "show", "dev", "lo"]).await? {
+async fn make_inner(deadlines: &Deadlines) -> Result<(), NetError> {
+    if !succeeds(deadlines, "ip", &["-netns", INNER_NAMESPACE, "link", "show", "dev", "lo"]).await? {
         // A name without a namespace behind it is in the way of a new one.
         let _ = std::fs::remove_file(inner_namespace());
-        run("ip", &["netns", "add", INNER_NAMESPACE], "").await?;
+        run(deadlines, "ip", &["netns", "add", INNER_NAMESPACE], "").await?;
     }
     Ok(())
 }
 
 /// Links the place with the inner namespace, which has its name, and gives it its addresses. Close the fence first
 /// where a copy without the right to speak is in it. Safe to repeat.
-pub async fn wire(place: &PlaceLayout) -> Result<(), NetError> {
+pub async fn wire(place: &PlaceLayout, deadlines: &Deadlines) -> Result<(), NetError> {
     let inner = &place.inner;
     let mtu = inner.mtu;
-    if !succeeds("ip", &["link", "show", "dev", INSIDE]).await? {
+    if !succeeds(deadlines, "ip", &["link", "show", "dev", INSIDE]).await? {
         let link = format!(
             "link add {INSIDE} mtu {mtu} type veth peer name {INNER} mtu {mtu} netns {INNER_NAMESPACE}\n"
         );
-        ip_batch(&link).await?;
+        ip_batch(deadlines, &link).await?;
     }
     // The prefixes of the inner network are part of its addresses as the spec prints them.
     let (v4, v6) = (inner.address, inner.address6);
     let (gw4, gw6) = (inner.gateway, inner.gateway6);
     let (p4, p6) = (inner.prefix, inner.prefix6);
-    ip_batch(&format!(
-        "address replace {gw4}/{p4} dev {INSIDE}\n\
+    ip_batch(
+        deadlines,
+        &format!(
+            "address replace {gw4}/{p4} dev {INSIDE}\n\
          address replace {gw6}/{p6} dev {INSIDE} nodad\n\
          link set {INSIDE} up\n"
-    ))
+        ),
+    )
     .await?;
     let script = format!(
         "link set lo up\n\
@@ -109,11 +114,11 @@ pub async fn wire(place: &PlaceLayout) -> Result<(), NetError> {
          route replace default via {gw4}\n\
          route replace ::/0 via {gw6}\n"
     );
-    run("ip", &["-netns", INNER_NAMESPACE, "-batch", "-"], &script).await?;
+    run(deadlines, "ip", &["-netns", INNER_NAMESPACE, "-batch", "-"], &script).await?;
     // MPTCP sockets cannot be dumped; no router advertisement may change the constant addresses.
     let settings = "for s in net/mptcp/enabled=0 net/ipv6/conf/all/accept_ra=0 net/ipv6/conf/eth0/accept_ra=0; do \
                     f=/proc/sys/${s%%=*}; [ ! -e $f ] || echo ${s#*=} > $f; done";
-    run("ip", &["netns", "exec", INNER_NAMESPACE, "sh", "-c", settings], "").await.map(drop)
+    run(deadlines, "ip", &["netns", "exec", INNER_NAMESPACE, "sh", "-c", settings], "").await.map(drop)
 }
 
 fn ruleset(place: &PlaceLayout) -> String {

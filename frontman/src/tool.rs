@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// Longest time one `ip` or `nft` call may take; they need milliseconds.
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::deadlines::Deadlines;
 
 /// A network set-up step that failed. What it had done before is undone by removing the place.
 #[derive(Debug, thiserror::Error)]
@@ -21,11 +20,11 @@ pub enum NetError {
     #[error("{command} failed: {stderr}")]
     Failed { command: String, stderr: String },
     /// The tool did not end in time.
-    #[error("{command} did not end within {seconds} s")]
-    Timeout { command: String, seconds: u64 },
+    #[error("{command} did not end within {} s", after.as_secs_f64())]
+    Timeout { command: String, after: Duration },
     /// The site has not plugged in the place's uplink.
-    #[error("the site did not plug in the uplink of the place within {seconds} s")]
-    NoUplink { seconds: u64 },
+    #[error("the site did not plug in the uplink of the place within {} s", after.as_secs_f64())]
+    NoUplink { after: Duration },
     /// A kernel setting could not be written.
     #[error("cannot write {value} to {path}")]
     Sysctl { path: String, value: String, source: std::io::Error },
@@ -33,7 +32,12 @@ pub enum NetError {
 
 /// Runs `tool args`, feeding `input` on stdin. Ok = exit status 0, with its stdout. Safe to repeat as far as the
 /// command is.
-pub(crate) async fn run<S: AsRef<OsStr>>(tool: &str, args: &[S], input: &str) -> Result<String, NetError> {
+pub(crate) async fn run<S: AsRef<OsStr>>(
+    deadlines: &Deadlines,
+    tool: &str,
+    args: &[S],
+    input: &str,
+) -> Result<String, NetError> {
     let shown = || {
         let args: Vec<_> = args.iter().map(|arg| arg.as_ref().to_string_lossy()).collect();
         format!("{tool} {}", args.join(" "))
@@ -53,9 +57,9 @@ pub(crate) async fn run<S: AsRef<OsStr>>(tool: &str, args: &[S], input: &str) ->
         drop(stdin);
         child.wait_with_output().await
     };
-    let output = tokio::time::timeout(DEADLINE, work)
+    let output = tokio::time::timeout(deadlines.tool, work)
         .await
-        .map_err(|_| NetError::Timeout { command: shown(), seconds: DEADLINE.as_secs() })?
+        .map_err(|_| NetError::Timeout { command: shown(), after: deadlines.tool })?
         .map_err(|source| NetError::Spawn { tool: tool.to_owned(), source })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -65,8 +69,8 @@ pub(crate) async fn run<S: AsRef<OsStr>>(tool: &str, args: &[S], input: &str) ->
 }
 
 /// Whether `tool args` ends with exit status 0.
-pub(crate) async fn succeeds(tool: &str, args: &[&str]) -> Result<bool, NetError> {
-    match run(tool, args, "").await {
+pub(crate) async fn succeeds(deadlines: &Deadlines, tool: &str, args: &[&str]) -> Result<bool, NetError> {
+    match run(deadlines, tool, args, "").await {
         Ok(_) => Ok(true),
         Err(NetError::Failed { .. }) => Ok(false),
         Err(error) => Err(error),
@@ -74,13 +78,13 @@ pub(crate) async fn succeeds(tool: &str, args: &[&str]) -> Result<bool, NetError
 }
 
 /// Runs a list of `ip` commands in one process; the first failing one ends it.
-pub(crate) async fn ip_batch(script: &str) -> Result<(), NetError> {
-    run("ip", &["-batch", "-"], script).await.map(drop)
+pub(crate) async fn ip_batch(deadlines: &Deadlines, script: &str) -> Result<(), NetError> {
+    run(deadlines, "ip", &["-batch", "-"], script).await.map(drop)
 }
 
 /// Loads one nft transaction: all of it or nothing.
-pub(crate) async fn nft(script: &str) -> Result<(), NetError> {
-    run("nft", &["-f", "-"], script).await.map(drop)
+pub(crate) async fn nft(deadlines: &Deadlines, script: &str) -> Result<(), NetError> {
+    run(deadlines, "nft", &["-f", "-"], script).await.map(drop)
 }
 
 /// Writes a kernel setting of the current network namespace.

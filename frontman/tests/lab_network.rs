@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::move_into_link_name_space;
 use ums_frontman::layout::PlaceLayout;
-use ums_frontman::{fence, host, place};
+use ums_frontman::{Deadlines, fence, host, place};
 use ums_model::spec::InnerNetwork;
 
 /// Set in the process that has the namespaces.
@@ -51,18 +51,20 @@ fn lab_a_place_carries_packets_as_far_as_fence_and_site_let_them() {
 
     // Everything twice: it has to be safe to repeat.
     for _ in 0..2 {
-        assert!(!run(host::is_connected(&layout)));
+        assert!(!run(host::is_connected(&layout, &Deadlines::default())));
         for _ in 0..2 {
-            run(host::connect(&layout, keeper.pid()));
+            run(host::connect(&layout, keeper.pid(), &Deadlines::default()));
         }
-        assert!(run(host::is_connected(&layout)));
-        assert_eq!(run(host::taken()), [5]);
+        assert!(run(host::is_connected(&layout, &Deadlines::default())));
+        assert_eq!(run(host::taken(&Deadlines::default())), [5]);
         for _ in 0..2 {
-            within(&keeper.network(), || run(place::build(&layout, place::Inner::Make)));
+            within(&keeper.network(), || {
+                run(place::build(&layout, place::Inner::Make, &Deadlines::default()));
+            });
         }
         host_and_fence(&layout);
         for _ in 0..2 {
-            run(host::disconnect(&layout));
+            run(host::disconnect(&layout, &Deadlines::default()));
         }
         assert_eq!(said("nft", &["list", "tables"]), "");
         assert!(!said("ip", &["link", "show"]).contains(&layout.link()));
@@ -85,27 +87,27 @@ fn host_and_fence(layout: &PlaceLayout) {
     assert!(!into(), "nothing is published yet");
     assert!(out(), "the service can reach out");
     for _ in 0..2 {
-        run(host::publish(layout));
+        run(host::publish(layout, &Deadlines::default()));
     }
     eventually("it is published on the loopback", into);
     assert!(link(), "and at the site's other addresses");
     for _ in 0..2 {
-        run(host::withdraw(layout));
+        run(host::withdraw(layout, &Deadlines::default()));
     }
     assert!(!into(), "it was withdrawn");
     assert!(out(), "the service can still reach out");
-    run(host::publish(layout));
+    run(host::publish(layout, &Deadlines::default()));
 
-    assert!(!run(fence::is_closed()));
+    assert!(!run(fence::is_closed(&Deadlines::default())));
     // A connection that exists hears nothing any more either, and goes on when the fence opens.
     let mut established = TcpStream::connect((Ipv4Addr::LOCALHOST, HOST)).unwrap();
     established.set_read_timeout(Some(CONNECT)).unwrap();
     established.write_all(b"x").unwrap();
     established.read_exact(&mut [0]).unwrap();
     for _ in 0..2 {
-        run(fence::close());
+        run(fence::close(&Deadlines::default()));
     }
-    assert!(run(fence::is_closed()));
+    assert!(run(fence::is_closed(&Deadlines::default())));
     assert!(!into(), "nothing comes in");
     assert!(!out(), "nothing goes out");
     established.write_all(b"x").unwrap();
@@ -113,9 +115,9 @@ fn host_and_fence(layout: &PlaceLayout) {
     let own = SocketAddr::from((Ipv4Addr::LOCALHOST, CONTAINER));
     assert!(within(&place::inner_namespace(), || echoes(own)), "the service can talk to itself");
     for _ in 0..2 {
-        run(fence::open());
+        run(fence::open(&Deadlines::default()));
     }
-    assert!(!run(fence::is_closed()));
+    assert!(!run(fence::is_closed(&Deadlines::default())));
     established.set_read_timeout(Some(PATIENCE)).unwrap();
     established.read_exact(&mut [0]).unwrap();
     assert!(into() && out());
@@ -124,9 +126,10 @@ fn host_and_fence(layout: &PlaceLayout) {
 
 /// A nest that was killed while it built leaves a part; the next one makes the rest.
 fn pieces_are_made_again(keeper: &Keeper, layout: &PlaceLayout) {
-    run(host::connect(layout, keeper.pid()));
-    run(host::publish(layout));
-    let build = || within(&keeper.network(), || run(place::build(layout, place::Inner::Make)));
+    run(host::connect(layout, keeper.pid(), &Deadlines::default()));
+    run(host::publish(layout, &Deadlines::default()));
+    let build =
+        || within(&keeper.network(), || run(place::build(layout, place::Inner::Make, &Deadlines::default())));
     let works = |what: &str| {
         build();
         let service = Listener::start(place::inner_namespace(), SocketAddr::from(([0, 0, 0, 0], CONTAINER)));
@@ -144,8 +147,8 @@ fn pieces_are_made_again(keeper: &Keeper, layout: &PlaceLayout) {
     assert!(place::inner_namespace().exists());
     works("without a namespace behind its name");
     // An uplink that was plugged in anew.
-    run(host::connect(layout, keeper.pid()));
-    run(host::publish(layout));
+    run(host::connect(layout, keeper.pid(), &Deadlines::default()));
+    run(host::publish(layout, &Deadlines::default()));
     works("with another uplink");
 }
 

@@ -18,6 +18,7 @@
 mod words;
 
 pub mod names;
+pub mod seconds;
 pub mod spec;
 
 pub mod error;

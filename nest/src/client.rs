@@ -12,16 +12,17 @@ use ums_transfer::frame::Conversation;
 use crate::protocol::{Reply, Request};
 
 /// Pause between attempts to reach a nest that is just starting.
-const RETRY: Duration = Duration::from_millis(5);
-/// A Unix socket does not lose bytes, and its end is noticed at once: silence there only means that work takes long.
-const LOCAL_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// A Unix socket does not lose bytes, and its end is noticed at once: silence there only means that work takes long, and
+/// whoever wants no more of it hangs up. As good as no end.
+const ENDLESS: Duration = Duration::from_secs(24 * 3600);
 
 /// Both directions of a connection to a nest.
 pub type NestConversation = Conversation<ReadHalf<UnixStream>, WriteHalf<UnixStream>>;
 
 /// Deadlines for a Unix socket.
 pub fn local_deadlines() -> Deadlines {
-    Deadlines { idle: LOCAL_PATIENCE, stall: LOCAL_PATIENCE, ..Deadlines::default() }
+    Deadlines { idle: ENDLESS, stall: ENDLESS, ..Deadlines::default() }
 }
 
 /// Connects, waiting up to `patience` for a nest that starts or is being restarted by its keeper.
@@ -33,7 +34,7 @@ pub async fn connect(socket: &Path, patience: Duration) -> Result<UnixStream, Wi
             Err(error) if tokio::time::Instant::now() >= deadline => {
                 return Err(unreachable(socket, &error));
             }
-            Err(_) => tokio::time::sleep(RETRY).await,
+            Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
         }
     }
 }
@@ -65,10 +66,15 @@ pub async fn open(socket: &Path, request: &Request, patience: Duration) -> Resul
     Ok(stream)
 }
 
-/// Asks for something and waits up to `within` for the answer. Err also when the nest refused; what holds then is
+/// Asks for something, waits up to `patience` for a nest to ask, and up to `within` for its answer. Err also when the nest refused; what holds then is
 /// the request's contract. A nest that dies in between is an Err after which nothing is known: ask for its status.
-pub async fn ask(socket: &Path, request: &Request, within: Duration) -> Result<Reply, WireError> {
-    let stream = connect(socket, within.min(Duration::from_secs(10))).await?;
+pub async fn ask(
+    socket: &Path,
+    request: &Request,
+    patience: Duration,
+    within: Duration,
+) -> Result<Reply, WireError> {
+    let stream = connect(socket, patience.min(within)).await?;
     let (reader, writer) = split(stream);
     let mut conversation: NestConversation = Conversation::new(reader, writer, &local_deadlines());
     conversation.send(request).await.map_err(|error| broken(&error))?;

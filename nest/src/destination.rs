@@ -1,19 +1,18 @@
 //! The destination's side: arm, restore into HELD, resume, discard.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 use ums_engine::criu::restore::{
-    ArmedRestore, ProxyListener, RestoreDeadlines, RestoreError, Restoring, make_path, write_descriptors,
+    ArmedRestore, ProxyListener, RestoreError, Restoring, make_path, write_descriptors,
 };
 use ums_engine::files::{FileWriter, TreeWriter, WritePolicy, open_root};
 use ums_engine::images::admit::{Intake, IntakeError};
 use ums_engine::images::namespaces::adopt;
 use ums_engine::images::{self, Tmpfs};
 use ums_engine::userns::IdRange;
-use ums_frontman::fence;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
 use ums_model::names::Epoch;
@@ -30,11 +29,6 @@ use crate::protocol::RestoredCopy;
 use crate::runc::Restore;
 use crate::server::{Nest, failure};
 use crate::source::new_images;
-
-/// Longest time for runc and CRIU to start and ask for their images.
-const ARM_DEADLINE: Duration = Duration::from_secs(30);
-/// How long a copy that was broken off while it was restored may take to freeze before it is killed.
-const FREEZE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A restore that waits for its images: runc has prepared the container, CRIU is started, our proxy holds its request.
 pub(crate) struct Armed {
@@ -71,7 +65,7 @@ impl Nest {
         // Before a socket can exist, and long before it could answer a packet. Where CRIU makes the namespace, it is
         // closed as soon as there is one.
         if self.recipe.ids.is_none() {
-            fence::close().await.map_err(|error| failed(&error))?;
+            self.close_fence().await.map_err(|error| failed(&error))?;
         }
         self.runc.delete().await.map_err(|error| failed(&error))?;
         self.prepare_container(Namespaces::Restored)?;
@@ -81,13 +75,14 @@ impl Nest {
         write_descriptors(&images_dir(), &pipes).map_err(|error| failed(&error))?;
         let program = std::env::current_exe().map_err(|error| failed(&error))?;
         make_path(&proxy_path(), &program).map_err(|error| failed(&error))?;
-        let listener = ProxyListener::bind(&proxy_socket()).map_err(|error| failed(&error))?;
+        let listener =
+            ProxyListener::bind(&proxy_socket(), self.deadlines().restore).map_err(|error| failed(&error))?;
         let environment = listener.environment(&proxy_path(), &self.tools.criu, &self.cgroup);
         let environment = environment.map_err(|error| failed(&error))?;
         let mut runc = self.runc.restore(&environment).map_err(|error| failed(&error))?;
         // Where runc fails the proxy never comes, and only runc's own words explain it.
         let proxy = tokio::select! {
-            armed = listener.armed(ARM_DEADLINE) => armed.map_err(|error| failed(&error)),
+            armed = listener.armed() => armed.map_err(|error| failed(&error)),
             ended = runc.ended() => Err(ended.err().map_or_else(
                 || WireError::new(ErrorCode::RestoreFailed, "runc restore ended before there was anything to restore"),
                 |error| failed(&error),
@@ -143,7 +138,7 @@ impl Nest {
 
     /// How the restore of `epoch` ended. A nest that was started after it knows the record, but not its numbers.
     pub(crate) async fn restore_result(&self, epoch: Epoch) -> Result<RestoredCopy, WireError> {
-        if let Some(result) = self.restored.wait(epoch).await {
+        if let Some(result) = self.restored.wait(epoch, self.deadlines().begin).await {
             return result;
         }
         let record = self.record();
@@ -205,16 +200,16 @@ impl Nest {
 
     /// Lets CRIU restore. Where it makes the network namespace, that is fenced and wired on the way.
     async fn go(&self, proxy: ArmedRestore) -> Result<Restoring, WireError> {
-        let deadlines = RestoreDeadlines::default();
         if self.recipe.ids.is_none() {
-            return proxy.go(deadlines).await.map_err(|error| restore_failed(&error));
+            return proxy.go().await.map_err(|error| restore_failed(&error));
         }
-        let wiring = proxy.go_wiring(deadlines).await.map_err(|error| restore_failed(&error))?;
+        let wiring = proxy.go_wiring().await.map_err(|error| restore_failed(&error))?;
         let unwired = wiring.namespaces().await.map_err(|error| restore_failed(&error))?;
         let failed = |error: &dyn std::error::Error| failure(ErrorCode::RestoreFailed, error);
         adopt_namespaces(unwired.pid).map_err(|error| failed(&error))?;
-        fence::close().await.map_err(|error| failed(&error))?;
-        ums_frontman::place::wire(&self.recipe.place).await.map_err(|error| failed(&error))?;
+        self.close_fence().await.map_err(|error| failed(&error))?;
+        let network = self.deadlines().network;
+        ums_frontman::place::wire(&self.recipe.place, &network).await.map_err(|error| failed(&error))?;
         unwired.wired().await.map_err(|error| restore_failed(&error))
     }
 
@@ -252,7 +247,7 @@ impl Nest {
         if self.cgroup.procs().is_ok_and(|procs| !procs.is_empty()) {
             // Where a CRIU still has tasks in its hands, none of them shall run when it dies first. If they cannot be
             // stopped they die one by one, behind the fence.
-            let _ = self.cgroup.freeze_async(FREEZE_DEADLINE).await;
+            let _ = self.cgroup.freeze_async(self.deadlines().break_off).await;
         }
         self.kill_all().await?;
         images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Internal, &error))

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use ums_model::error::{ErrorCode, WireError};
 use ums_transfer::frame::{Channel, Conversation, FrameError, FrameReader, Kind};
 
+use crate::deadlines::Deadlines;
 use crate::runc::Runc;
 
 /// Bytes for the command's standard input.
@@ -37,10 +38,6 @@ pub const STDERR: Channel = Channel(3);
 const QUEUE: usize = 16;
 /// Size of one chunk in bytes: a pipe's capacity.
 const CHUNK: usize = 64 * 1024;
-/// How long output is waited for after a command has ended: only what it left running can still hold it open.
-const LINGER: Duration = Duration::from_secs(1);
-/// How long a caller may take to hear why its command was ended.
-const LAST_WORD: Duration = Duration::from_secs(1);
 /// Pause between attempts to kill a command that runc may only just be starting.
 const KILL_EVERY: Duration = Duration::from_millis(20);
 /// How the names of pid files begin.
@@ -80,6 +77,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
+    let Deadlines { linger, last_word, .. } = runc.deadlines();
     let process = Inside::new();
     let mut command = runc.exec(&request.args, &request.env, request.workdir.as_deref(), &process.pid_file);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -94,7 +92,7 @@ where
         biased;
         // Also while a caller that does not read holds everything up.
         () = end.cancelled() => None,
-        ended = relay(&mut child, conversation) => Some(ended?),
+        ended = relay(&mut child, conversation, linger) => Some(ended?),
     };
     let writer = &mut conversation.writer;
     let Some(ended) = relayed else {
@@ -104,7 +102,7 @@ where
             writer.write_control(&ExecReply::Failed(error)).await?;
             writer.flush().await
         };
-        return tokio::time::timeout(LAST_WORD, told).await.unwrap_or(Ok(()));
+        return tokio::time::timeout(last_word, told).await.unwrap_or(Ok(()));
     };
     let reply = match ended {
         Ok(status) => {
@@ -123,10 +121,11 @@ where
     writer.flush().await
 }
 
-/// Relays until the command has ended and its output was taken. Err: the caller is gone.
+/// Relays until the command has ended and its output was taken, for which there is `patience`. Err: the caller is gone.
 async fn relay<R, W>(
     child: &mut Child,
     conversation: &mut Conversation<R, W>,
+    patience: Duration,
 ) -> Result<std::io::Result<ExitStatus>, FrameError>
 where
     R: AsyncRead + Unpin,
@@ -168,7 +167,7 @@ where
             },
             ended = child.wait(), if status.is_none() => {
                 status = Some(ended);
-                linger.set(tokio::time::sleep(LINGER));
+                linger.set(tokio::time::sleep(patience));
             }
             // Something that it left behind keeps its output open.
             () = &mut linger, if status.is_some() => {

@@ -20,9 +20,11 @@ pub(crate) fn observe(nest: &Nest) -> Result<ServiceFacts, WireError> {
         let size = tree_size(root, Limits::default()).map_err(|error| internal(&error))?;
         files += size.bytes.get();
     }
+    let query = ServiceQuery { sockets: nest.deadlines().sockets, ..ServiceQuery::default() };
     let processes = match nest.service_pid() {
-        Some(first) => service_facts(first.as_raw_nonzero().get(), &pids, &ServiceQuery::default())
-            .map_err(|error| internal(&error))?,
+        Some(first) => {
+            service_facts(first.as_raw_nonzero().get(), &pids, &query).map_err(|error| internal(&error))?
+        }
         None => ServiceProcesses::default(),
     };
     for unchecked in &processes.unchecked {

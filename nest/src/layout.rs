@@ -31,6 +31,11 @@ impl NestDir {
         self.0.join("right.json")
     }
 
+    /// How long the nest may wait for anything ([`crate::deadlines::Deadlines`]).
+    pub fn deadlines(&self) -> PathBuf {
+        self.0.join("deadlines.json")
+    }
+
     /// How the service ended ([`crate::keeper::Exit`]); absent while it has not.
     pub fn exit(&self) -> PathBuf {
         self.0.join("exit.json")

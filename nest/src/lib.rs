@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Read in this order:
-//! 1. [`recipe`]: what a nest must know to build its service here; [`layout`]: where everything is;
+//! 1. [`recipe`]: what a nest must know to build its service here; [`layout`]: where everything is; [`deadlines`]: how
+//!    long it waits;
 //! 2. [`protocol`] and [`client`]: what a site asks a nest (the Migration Interface);
 //! 3. [`keeper`]: the life line; [`right`]: the durable record of what the nest may
 //!    do, by the rules of [`ums_model::nest`];
@@ -18,6 +19,7 @@
 //! A nest never decides whether a service may run: it executes what its run-right grants. It must never know another
 //! site, an orchestrator, a journal or TLS.
 
+pub mod deadlines;
 pub mod layout;
 pub mod recipe;
 

@@ -20,10 +20,6 @@ use crate::state::{read_json, write_json};
 
 /// Pause between looks at a service that is to end.
 const POLL: Duration = Duration::from_millis(5);
-/// How long SIGKILL may take; only a task stuck in the kernel needs longer.
-const KILL_DEADLINE: Duration = Duration::from_secs(20);
-/// How long the keeper may take to reap the service and write down its exit.
-const REAP_DEADLINE: Duration = Duration::from_secs(2);
 /// Longest time that a service gets to end by itself, whatever was asked for.
 const MAX_GRACE: Duration = Duration::from_secs(24 * 3600);
 
@@ -32,7 +28,7 @@ impl Nest {
     pub(crate) async fn wire(&self) -> Result<(), WireError> {
         let inner = provide_namespaces(&self.recipe, self.record().right())
             .map_err(|error| failure(ErrorCode::Internal, &error))?;
-        let built = ums_frontman::place::build(&self.recipe.place, inner).await;
+        let built = ums_frontman::place::build(&self.recipe.place, inner, &self.deadlines().network).await;
         built.map_err(|error| failure(ErrorCode::Internal, &error))
     }
 
@@ -78,7 +74,7 @@ impl Nest {
         // Shared memory belongs to a run, not to the files of a service.
         images::unmount(&shm()).map_err(|error| internal(&error))?;
         self.prepare_container(Namespaces::Given)?;
-        ums_frontman::fence::open().await.map_err(|error| internal(&error))?;
+        self.open_fence().await.map_err(|error| internal(&error))?;
         let hint =
             "look at the command and the image: `ums exec` needs a running service, `ums logs` shows output";
         let refused = |error| failure(ErrorCode::BadRequest, &error).with_hint(hint);
@@ -121,7 +117,7 @@ impl Nest {
     /// Ends every process of the copy without letting it run another instruction if it is frozen.
     pub(crate) async fn kill_all(&self) -> Result<(), WireError> {
         self.cgroup
-            .kill_all_async(KILL_DEADLINE)
+            .kill_all_async(self.deadlines().kill)
             .await
             .map_err(|error| failure(ErrorCode::Internal, &error))?;
         self.reaped().await;
@@ -150,7 +146,7 @@ impl Nest {
 
     /// Gives the keeper the time to write down how a service ended that has: its pid file goes last.
     async fn reaped(&self) {
-        let deadline = tokio::time::Instant::now() + REAP_DEADLINE;
+        let deadline = tokio::time::Instant::now() + self.deadlines().reap;
         while recorded_service().is_some() && !self.is_alive() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(POLL).await;
         }
@@ -223,7 +219,7 @@ impl Nest {
             Deed::LetRun => self.run_as_recorded().await,
             Deed::StandStill => self.stand_still().await,
             Deed::Resume => self.let_run(),
-            Deed::Open => ums_frontman::fence::open().await.map_err(|error| internal(&error)),
+            Deed::Open => self.open_fence().await.map_err(|error| internal(&error)),
             Deed::Disarm => {
                 self.kill_all().await?;
                 images::unmount(&images_dir()).map_err(|error| internal(&error))

@@ -7,9 +7,6 @@ use tokio::sync::Notify;
 use ums_model::error::WireError;
 use ums_model::names::Epoch;
 
-/// How long an operation may take to begin whose result is asked for already: the two connections race.
-const BEGIN_DEADLINE: Duration = Duration::from_secs(5);
-
 /// The last operation's epoch, and its result if it has ended.
 type Last<T> = Option<(Epoch, Option<Result<T, WireError>>)>;
 
@@ -39,13 +36,9 @@ impl<T: Clone> Outcome<T> {
         self.changed.notify_waiters();
     }
 
-    /// How the operation of `epoch` ended, once it has. `None`: this nest knows of none; it may have been its
-    /// predecessor's.
-    pub(crate) async fn wait(&self, epoch: Epoch) -> Option<Result<T, WireError>> {
-        self.wait_from(epoch, BEGIN_DEADLINE).await
-    }
-
-    async fn wait_from(&self, epoch: Epoch, begin: Duration) -> Option<Result<T, WireError>> {
+    /// How the operation of `epoch` ended, once it has; it begins within `begin`. `None`: this nest knows of none; it
+    /// may have been its predecessor's.
+    pub(crate) async fn wait(&self, epoch: Epoch, begin: Duration) -> Option<Result<T, WireError>> {
         let began = self.until(|last| last.is_some_and(|(of, _)| of == epoch).then_some(()));
         tokio::time::timeout(begin, began).await.ok()?;
         self.until(|last| match last {
@@ -72,18 +65,20 @@ impl<T: Clone> Outcome<T> {
 mod tests {
     use super::*;
 
+    const SOON: Duration = Duration::from_secs(5);
+
     #[tokio::test]
     async fn a_result_is_waited_for_only_where_something_is_under_way() {
         let (outcome, at_once) = (Outcome::new(), Duration::ZERO);
-        assert!(outcome.wait_from(Epoch(1), at_once).await.is_none(), "nothing has begun");
-        let (found, ()) = tokio::join!(outcome.wait(Epoch(1)), async {
+        assert!(outcome.wait(Epoch(1), at_once).await.is_none(), "nothing has begun");
+        let (found, ()) = tokio::join!(outcome.wait(Epoch(1), SOON), async {
             tokio::task::yield_now().await;
             outcome.begin(Epoch(1));
             tokio::task::yield_now().await;
             outcome.set(Epoch(1), Ok(7));
         });
         assert_eq!(found, Some(Ok(7)));
-        assert_eq!(outcome.wait(Epoch(1)).await, Some(Ok(7)), "asked twice");
-        assert!(outcome.wait_from(Epoch(2), at_once).await.is_none(), "of another epoch");
+        assert_eq!(outcome.wait(Epoch(1), SOON).await, Some(Ok(7)), "asked twice");
+        assert!(outcome.wait(Epoch(2), at_once).await.is_none(), "of another epoch");
     }
 }

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-/// How long a service may take to accept the connections that wait for it. A live one needs microseconds.
-const ACCEPT_DEADLINE: Duration = Duration::from_millis(500);
+/// How often the queues are looked at.
 const POLL: Duration = Duration::from_millis(1);
 /// State of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
 /// Waits, with the fence closed, until no established connection waits to be accepted: CRIU refuses those. Gives up
-/// silently after a while, because then CRIU says it better.
-pub(crate) async fn accept_queues(pid: i32) {
-    let deadline = tokio::time::Instant::now() + ACCEPT_DEADLINE;
+/// silently after `patience`, because then CRIU says it better.
+pub(crate) async fn accept_queues(pid: i32, patience: Duration) {
+    let deadline = tokio::time::Instant::now() + patience;
     while waiting(pid) && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(POLL).await;
     }

@@ -10,14 +10,11 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
+use crate::deadlines::{Deadlines, DeadlinesFile};
 use crate::layout::{bundle, images, runc_root, service_pid};
 
 /// The one container below a nest.
 pub(crate) const CONTAINER: &str = "service";
-/// Longest time a runc call other than a restore may take.
-const DEADLINE: Duration = Duration::from_secs(60);
-/// How long a restore that was refused may take to clean up.
-const END_DEADLINE: Duration = Duration::from_secs(10);
 /// How much of runc's words is passed on.
 const MAX_WORDS: usize = 4096;
 
@@ -32,8 +29,8 @@ pub(crate) enum RuncError {
     #[error("runc {verb} failed: {words}")]
     Failed { verb: &'static str, words: String },
     /// runc did not end in time.
-    #[error("runc {verb} did not end within {} s", DEADLINE.as_secs())]
-    Timeout { verb: &'static str },
+    #[error("runc {verb} did not end within {} s", after.as_secs_f64())]
+    Timeout { verb: &'static str, after: Duration },
 }
 
 /// runc at a path, with the service's stdio.
@@ -41,11 +38,17 @@ pub(crate) enum RuncError {
 pub(crate) struct Runc {
     path: PathBuf,
     stdio: [OwnedFd; 3],
+    deadlines: DeadlinesFile,
 }
 
 impl Runc {
-    pub(crate) fn new(path: PathBuf, stdio: [OwnedFd; 3]) -> Self {
-        Self { path, stdio }
+    pub(crate) fn new(path: PathBuf, stdio: [OwnedFd; 3], deadlines: DeadlinesFile) -> Self {
+        Self { path, stdio, deadlines }
+    }
+
+    /// How long it is waited for, now.
+    pub(crate) fn deadlines(&self) -> Deadlines {
+        self.deadlines.read()
     }
 
     /// The names under which CRIU knows the service's stdio pipes.
@@ -69,7 +72,7 @@ impl Runc {
         // The container inherits runc's own stdio, so its complaints go to a log file instead.
         self.attach(&mut command)?;
         let mut child = command.spawn().map_err(|source| self.spawn_error(source))?;
-        finish("create", &mut child, &log_path("create")).await
+        finish("create", &mut child, &log_path("create"), self.deadlines().runc).await
     }
 
     /// Lets the created process run.
@@ -100,7 +103,7 @@ impl Runc {
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         self.attach(&mut command)?;
         let child = command.spawn().map_err(|source| self.spawn_error(source))?;
-        Ok(Restore { child, log: log_path("restore") })
+        Ok(Restore { child, log: log_path("restore"), deadlines: self.deadlines() })
     }
 
     /// A command that runs `args` inside the container, whose pid is then in `pid_file`; stdio is the caller's
@@ -128,7 +131,7 @@ impl Runc {
         let mut command = self.command(verb)?;
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|source| self.spawn_error(source))?;
-        finish(verb, &mut child, &log_path(verb)).await
+        finish(verb, &mut child, &log_path(verb), self.deadlines().runc).await
     }
 
     fn command(&self, verb: &'static str) -> Result<Command, RuncError> {
@@ -162,28 +165,29 @@ impl Runc {
 pub(crate) struct Restore {
     child: Child,
     log: PathBuf,
+    deadlines: Deadlines,
 }
 
 impl Restore {
     /// Sees to it that runc has ended after its restore has failed or was called off: it then cleans up by itself,
     /// and only one that does not is killed.
     pub(crate) async fn end(&mut self) {
-        if tokio::time::timeout(END_DEADLINE, self.child.wait()).await.is_err() {
+        if tokio::time::timeout(self.deadlines.runc_end, self.child.wait()).await.is_err() {
             tracing::warn!("runc restore does not end and is killed");
             let _ = self.child.start_kill();
-            let _ = tokio::time::timeout(END_DEADLINE, self.child.wait()).await;
+            let _ = tokio::time::timeout(self.deadlines.runc_end, self.child.wait()).await;
         }
     }
 
     /// Waits until runc has written down the restored container. Ok = runc knows it. Cancel safe.
     pub(crate) async fn ended(&mut self) -> Result<(), RuncError> {
-        finish("restore", &mut self.child, &self.log).await
+        finish("restore", &mut self.child, &self.log, self.deadlines.runc).await
     }
 }
 
-async fn finish(verb: &'static str, child: &mut Child, log: &Path) -> Result<(), RuncError> {
-    let status =
-        tokio::time::timeout(DEADLINE, child.wait()).await.map_err(|_| RuncError::Timeout { verb })?;
+async fn finish(verb: &'static str, child: &mut Child, log: &Path, after: Duration) -> Result<(), RuncError> {
+    let ended = tokio::time::timeout(after, child.wait()).await;
+    let status = ended.map_err(|_| RuncError::Timeout { verb, after })?;
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(_) => Err(RuncError::Failed { verb, words: words(log) }),

@@ -13,12 +13,14 @@ use tokio_util::sync::CancellationToken;
 use ums_engine::cgroup::Cgroup;
 use ums_engine::criu::version::warm_up;
 use ums_engine::tools::{Tool, locate};
+use ums_frontman::{NetError, fence};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
 use ums_model::nest::{Decision, Deed, Record, Right};
 use ums_transfer::frame::{Conversation, FrameError};
 
 use crate::client::local_deadlines;
+use crate::deadlines::{Deadlines, DeadlinesFile};
 use crate::destination::Armed;
 use crate::exec;
 use crate::layout::NestDir;
@@ -26,14 +28,11 @@ use crate::outcome::Outcome;
 use crate::protocol::{DumpedCopy, Reply, Request, RestoredCopy};
 use crate::recipe::Recipe;
 use crate::runc::Runc;
-use crate::source::wait_for_orphans;
 
 pub(crate) use ums_model::error::chain;
 
-/// Longest time for CRIU to look at the kernel.
-const WARM_UP: Duration = Duration::from_secs(30);
-/// How long exec sessions may take to end after their commands were killed.
-const SESSIONS_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause after a connection that could not be accepted, for want of descriptors mostly.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The programs that a nest starts.
 pub(crate) struct Tools {
@@ -91,7 +90,9 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     let tools = Tools { criu: find(Tool::Criu)?, runc: find(Tool::Runc)? };
     let inner =
         crate::mounts::provide_namespaces(&recipe, record.right()).map_err(|error| internal(&error))?;
-    if let Err(error) = ums_frontman::place::build(&recipe.place, inner).await {
+    let deadlines = DeadlinesFile::of(&dir);
+    let Deadlines { network, warm_up: patience, .. } = deadlines.read();
+    if let Err(error) = ums_frontman::place::build(&recipe.place, inner, &network).await {
         // A service that runs goes on without its uplink until the site plugs it in again.
         if crate::keeper::recorded_service().is_none() {
             return Err(internal(&error));
@@ -103,11 +104,11 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     // CRIU keeps what it finds out about the kernel in the keeper's own /run. Only a dump would be slower without.
     let criu = tools.criu.clone();
     tokio::spawn(async move {
-        if let Err(error) = warm_up(&criu, WARM_UP).await {
+        if let Err(error) = warm_up(&criu, patience).await {
             tracing::warn!(error = %chain(&error), "CRIU does not look usable");
         }
     });
-    let runc = Runc::new(tools.runc.clone(), stdio);
+    let runc = Runc::new(tools.runc.clone(), stdio, deadlines);
     let nest = Arc::new(Nest {
         dir,
         recipe,
@@ -143,7 +144,7 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
                 Ok((stream, _)) => { tokio::spawn(Arc::clone(&nest).answer(stream)); }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
             () = nest.quit.notified() => return Ok(()),
@@ -158,7 +159,7 @@ impl Nest {
         let record = self.record();
         if record.right() == Right::Dumping {
             // Nothing is done to a service that a CRIU still has in its hands.
-            wait_for_orphans().await?;
+            self.wait_for_orphans().await?;
         }
         let Decision { record, deed } = record.settle();
         record.map_or(Ok(()), |event| self.note(event))?;
@@ -290,6 +291,21 @@ impl Nest {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long it waits, from now on.
+    pub(crate) fn deadlines(&self) -> Deadlines {
+        self.runc.deadlines()
+    }
+
+    /// Cuts the service off; see [`fence::close`].
+    pub(crate) async fn close_fence(&self) -> Result<(), NetError> {
+        fence::close(&self.deadlines().network).await
+    }
+
+    /// Lets packets pass again; see [`fence::open`].
+    pub(crate) async fn open_fence(&self) -> Result<(), NetError> {
+        fence::open(&self.deadlines().network).await
+    }
+
     pub(crate) fn record(&self) -> Record {
         self.memory().record
     }
@@ -325,7 +341,7 @@ impl Nest {
             memory.sessions.cancel();
             memory.sessions = CancellationToken::new();
         }
-        tokio::time::timeout(SESSIONS_DEADLINE, self.gate.write()).await.map_err(|_| {
+        tokio::time::timeout(self.deadlines().sessions, self.gate.write()).await.map_err(|_| {
             let message = format!("commands that run in service {} do not end", self.recipe.spec.name);
             WireError::new(ErrorCode::Busy, message).with_hint("end them, then try again: ums migrate")
         })

@@ -6,11 +6,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rustix::process::Pid;
 use tokio::io::AsyncWrite;
-use ums_engine::criu::dump::{ArmedDump, DumpDeadlines, DumpError, DumpRequest};
+use ums_engine::criu::dump::{ArmedDump, DumpError, DumpRequest};
 use ums_engine::files::{FilesError, ReadOptions, TreeForm, TreeItem, open_root, read_tree};
 use ums_engine::images::{self, Chunk, Tail, TailError, Tmpfs};
 use ums_engine::userns::IdRange;
-use ums_frontman::fence;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
 use ums_model::nest::{Right, Step, Wish};
@@ -29,10 +28,7 @@ const CHUNK: usize = 256 * 1024;
 const FALLBACK_LIMIT: u64 = 1 << 40;
 /// Bytes of free memory that images leave to everybody else.
 const HEADROOM: u64 = 64 << 20;
-/// Longest time that a copy without a right may take to stand still.
-const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
-/// Longest time an orphaned CRIU may take to undo its dump.
-const ORPHAN_DEADLINE: Duration = Duration::from_secs(60);
+/// How often an orphaned CRIU is looked for.
 const ORPHAN_POLL: Duration = Duration::from_millis(5);
 /// Under which name runc gives a restore the network namespace that was made beforehand.
 pub(crate) const EXTERNAL_NETWORK: &str = "extRootNetNS";
@@ -108,13 +104,13 @@ impl Nest {
                 .chain(host_files(&self.recipe, &merged_of(pid)))
                 .collect(),
             cgroup: self.cgroup.clone(),
-            deadlines: DumpDeadlines::default(),
+            deadlines: self.deadlines().dump,
         };
         let armed = ArmedDump::arm(request).await.map_err(|error| dump_failed(&error))?;
         crate::harm::doubt(&harm_path()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         // Nothing may leave or reach the copy from the first stopped task on.
-        fence::close().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
-        crate::quiesce::accept_queues(pid.as_raw_nonzero().get()).await;
+        self.close_fence().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
+        crate::quiesce::accept_queues(pid.as_raw_nonzero().get(), self.deadlines().accept).await;
         let frozen_at_boot_ms = boot_ms();
         let (mut tail, complete) = Tail::of(&images_dir());
         let mut sent = Images::default();
@@ -163,8 +159,8 @@ impl Nest {
             return Ok(());
         }
         // Also where the fence fails: a copy that is not heard is worth less than one that does not run.
-        let fenced = fence::close().await.map_err(|error| stuck(&error));
-        self.cgroup.freeze_async(FREEZE_DEADLINE).await.map_err(|error| stuck(&error))?;
+        let fenced = self.close_fence().await.map_err(|error| stuck(&error));
+        self.cgroup.freeze_async(self.deadlines().stand_still).await.map_err(|error| stuck(&error))?;
         fenced
     }
 
@@ -178,7 +174,7 @@ impl Nest {
     /// Undoes a dump at any point of it. A dump whose CRIU still runs cannot occur here: whoever runs it waits for
     /// its end, and a nest that starts anew waits for a predecessor's.
     pub(crate) async fn undo_dump(&self, epoch: Epoch) -> Result<(), WireError> {
-        wait_for_orphans().await?;
+        self.wait_for_orphans().await?;
         // What CRIU has written is of no use any more.
         images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Stuck, &error))?;
         // The record first: a nest that dies right after it does the rest when it starts again; the other way round a
@@ -193,7 +189,7 @@ impl Nest {
         crate::harm::none(&harm_path(), &self.recipe.spec.name)?;
         let thawed = self.let_run();
         let opened = match self.record().is_fenced() {
-            false => fence::open().await.map_err(|error| stuck(&error)),
+            false => self.open_fence().await.map_err(|error| stuck(&error)),
             true => Ok(()),
         };
         let cleared = images::unmount(&images_dir()).map_err(|error| stuck(&error));
@@ -202,7 +198,7 @@ impl Nest {
 
     /// How the dump of `epoch` ended. A nest that was started after it knows the record, but not its numbers.
     pub(crate) async fn dump_result(&self, epoch: Epoch) -> Result<DumpedCopy, WireError> {
-        if let Some(result) = self.dumped.wait(epoch).await {
+        if let Some(result) = self.dumped.wait(epoch, self.deadlines().begin).await {
             return result;
         }
         let record = self.record();
@@ -225,6 +221,22 @@ impl Nest {
         let deed = self.grant(epoch, Wish::Release)?;
         self.act(deed).await
     }
+
+    /// A CRIU that a nest's predecessor started must have let go of the service before anything is done to it. It sees
+    /// that nobody answers it any more and ends by itself; killing it could leave its parasite in the service.
+    pub(crate) async fn wait_for_orphans(&self) -> Result<(), WireError> {
+        let deadline = tokio::time::Instant::now() + self.deadlines().orphan;
+        while let Some(pid) = running_criu() {
+            if tokio::time::Instant::now() >= deadline {
+                let message = format!("an earlier criu (pid {pid} in the nest's pid namespace) does not end");
+                return Err(WireError::new(ErrorCode::Stuck, message)
+                    .with_hint("look at what it waits for, then try again: ums migrate"));
+            }
+            tokio::time::sleep(ORPHAN_POLL).await;
+        }
+        crate::harm::judge(&harm_path(), &images_dir());
+        Ok(())
+    }
 }
 
 /// The root directory of a process, as it sees it.
@@ -246,22 +258,6 @@ fn images_limit() -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kibibytes.map_or(FALLBACK_LIMIT, |free| (free * 1024).saturating_sub(HEADROOM).max(HEADROOM))
-}
-
-/// A CRIU that a nest's predecessor started must have let go of the service before anything is done to it. It sees
-/// that nobody answers it any more and ends by itself; killing it could leave its parasite in the service.
-pub(crate) async fn wait_for_orphans() -> Result<(), WireError> {
-    let deadline = tokio::time::Instant::now() + ORPHAN_DEADLINE;
-    while let Some(pid) = running_criu() {
-        if tokio::time::Instant::now() >= deadline {
-            let message = format!("an earlier criu (pid {pid} in the nest's pid namespace) does not end");
-            return Err(WireError::new(ErrorCode::Stuck, message)
-                .with_hint("look at what it waits for, then try again: ums migrate"));
-        }
-        tokio::time::sleep(ORPHAN_POLL).await;
-    }
-    crate::harm::judge(&harm_path(), &images_dir());
-    Ok(())
 }
 
 /// A process of the nest's own pid namespace that is CRIU, if there is one. What a service calls `criu` is in another.

@@ -28,16 +28,13 @@ use ums_model::names::{Epoch, Fingerprint, MountName, ServiceName, SiteName};
 use ums_model::plan::{ServiceFacts, SiteFacts};
 use ums_model::spec::{ImageRef, ServiceSpec};
 use ums_nest::client::{ask, connect};
+use ums_nest::deadlines::{Deadlines as NestDeadlines, DeadlinesFile};
 use ums_nest::layout::NestDir;
 use ums_nest::protocol::{Reply, Request};
 
 use crate::adapter::{Blob, Dump, ImageRequest, NestStream, Restore, ServiceStatus, SiteAdapter, SiteResult};
-use crate::store::Store;
-
-/// How long a nest may take to answer what needs no work.
-const QUICK: Duration = Duration::from_secs(15);
-/// How long a nest may take to change a copy's life; beyond the nest's own deadlines.
-const SLOW: Duration = Duration::from_secs(120);
+use crate::deadlines::Deadlines;
+use crate::store::{Limits, Store};
 
 /// Longest time that a service gets to end by itself, whatever was asked for.
 const MAX_GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -57,6 +54,10 @@ pub struct EmbeddedConfig {
     pub site_mounts: BTreeMap<MountName, PathBuf>,
     /// Name server that services are forwarded to; `None` takes the host's.
     pub resolver: Option<Ipv4Addr>,
+    /// How long the site waits for anything.
+    pub deadlines: Deadlines,
+    /// How long its nests do.
+    pub nest_deadlines: NestDeadlines,
 }
 
 /// One host that runs services itself.
@@ -89,11 +90,13 @@ impl Embedded {
             std::fs::set_permissions(&path, mode)
                 .map_err(|error| internal(&format!("protect {}", path.display()), &error))?;
         }
-        let store =
-            Store::open(&config.state.join("store")).map_err(|error| chained(ErrorCode::Internal, &error))?;
+        let limits = Limits { lock_wait: config.deadlines.store, ..Limits::default() };
+        let store = Store::open_with(&config.state.join("store"), limits)
+            .map_err(|error| chained(ErrorCode::Internal, &error))?;
         let registry = Arc::new(tokio::sync::Mutex::new(()));
         let site = Self { config: Arc::new(config), store: Arc::new(store), registry };
         site.sweep();
+        site.hand_on_deadlines();
         // A runtime of its own, on a thread of its own: the caller may have one already, on which nobody may block.
         let reconnected = std::thread::scope(|scope| {
             let work = || {
@@ -130,12 +133,27 @@ impl Embedded {
     /// Sends a request to a service's nest; `service-not-found` if there is none.
     async fn ask(&self, name: &ServiceName, request: &Request, within: Duration) -> SiteResult<Reply> {
         let dir = self.existing(name)?;
-        ask(&dir.socket(), request, within).await
+        self.ask_nest(&dir, request, within).await
+    }
+
+    async fn ask_nest(&self, dir: &NestDir, request: &Request, within: Duration) -> SiteResult<Reply> {
+        ask(&dir.socket(), request, self.config.deadlines.reach, within).await
+    }
+
+    /// Tells the nests that are here how long they may wait. Blocking.
+    fn hand_on_deadlines(&self) {
+        for name in self.names().unwrap_or_default() {
+            let file = DeadlinesFile::of(&self.nest_dir(&name));
+            if let Err(error) = file.write(&self.config.nest_deadlines) {
+                // On a full disk the old ones hold, with which the service came as far as this.
+                tracing::warn!(service = %name, error = %chain(&error), "cannot tell a nest its deadlines");
+            }
+        }
     }
 
     /// A request that answers with nothing but success.
     async fn tell(&self, name: &ServiceName, request: Request) -> SiteResult<()> {
-        self.ask(name, &request, SLOW).await.map(drop)
+        self.ask(name, &request, self.config.deadlines.change).await.map(drop)
     }
 
     fn existing(&self, name: &ServiceName) -> SiteResult<NestDir> {
@@ -189,7 +207,7 @@ impl SiteAdapter for Embedded {
     async fn stop(&self, name: &ServiceName, grace: Duration) -> SiteResult<ServiceStatus> {
         let grace = grace.min(MAX_GRACE);
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.ask(name, &Request::Stop { grace_ms }, SLOW + grace).await?;
+        self.ask(name, &Request::Stop { grace_ms }, self.config.deadlines.change + grace).await?;
         self.observe(name).await
     }
 
@@ -219,7 +237,7 @@ impl SiteAdapter for Embedded {
 
     async fn exec_stream(&self, name: &ServiceName) -> SiteResult<Box<dyn NestStream>> {
         let dir = self.existing(name)?;
-        Ok(Box::new(connect(&dir.socket(), QUICK).await?))
+        Ok(Box::new(connect(&dir.socket(), self.config.deadlines.answer).await?))
     }
 
     async fn image_blobs(&self, digest: &ums_model::names::Digest) -> SiteResult<Vec<Blob>> {
@@ -250,7 +268,7 @@ impl SiteAdapter for Embedded {
     }
 
     async fn restore_requirements(&self, name: &ServiceName) -> SiteResult<RestoreRequirements> {
-        match self.ask(name, &Request::Requirements, QUICK).await? {
+        match self.ask(name, &Request::Requirements, self.config.deadlines.answer).await? {
             Reply::Requirements(requirements) => Ok(requirements),
             other => Err(unexpected(&other)),
         }

@@ -49,7 +49,7 @@ pub struct Twist {
 pub struct Rig {
     // Dropped first: it needs the program in the directory.
     lab: Lab,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Rig {
@@ -73,8 +73,7 @@ impl Rig {
         let configuration = directory.path().join("site.toml");
         for site in [A, B] {
             let more = twists.iter().filter(|(of, _)| *of == site).map(|(_, twist)| &*twist.configuration);
-            let whole: String = [CONFIGURATION].into_iter().chain(more).collect();
-            fs::write(directory.path().join(format!("site.toml-{site}")), whole)?;
+            configure(directory.path(), site, &more.collect::<String>())?;
         }
         let real = programs::find("ums")?;
         // Everything but the daemon is passed on as it is. `exec` keeps the pid, so the lab kills what it means to kill.
@@ -100,8 +99,19 @@ impl Rig {
         fs::write(&program, script)?;
         fs::set_permissions(&program, Permissions::from_mode(0o755))?;
         let lab = Lab::with_disks(2, Shape::open(), &program, disk).context("cannot start two sites")?;
-        Ok(Self { lab, _directory: directory })
+        Ok(Self { lab, directory })
     }
+
+    /// Configures a site anew: with `more` after the lines that every rig has. It holds from the daemon's next start on.
+    pub fn configure(&self, site: SiteIndex, more: &str) -> Result<()> {
+        configure(self.directory.path(), site, more)
+    }
+}
+
+fn configure(directory: &Path, site: SiteIndex, more: &str) -> Result<()> {
+    let file = directory.join(format!("site.toml-{site}"));
+    fs::write(&file, format!("{CONFIGURATION}{more}"))
+        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 impl Deref for Rig {

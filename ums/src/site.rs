@@ -46,6 +46,8 @@ pub(crate) fn run(args: &SiteArgs, json: bool) -> anyhow::Result<()> {
             program,
             site_mounts,
             resolver: args.resolver,
+            deadlines: config.deadlines.site,
+            nest_deadlines: config.deadlines.nest,
         };
         let site = tokio::task::spawn_blocking(move || Embedded::open(embedded)).await??;
         let name = config.name.clone();

@@ -3,12 +3,15 @@
 //! 1. [`layers`]: who may depend on whom, and which crates belong to one member only;
 //! 2. [`sources`]: where `unsafe` may stand, and how long a file may be;
 //! 3. [`rust_text`]: what of a file is code;
-//! 4. [`traces`]: nothing in the tree names somebody's machine or a package mirror.
+//! 4. [`deadlines`]: every wait on the world is a key of the configuration;
+//! 5. [`traces`]: nothing in the tree names somebody's machine or a package mirror.
 
 mod layers;
 mod sources;
 
 mod rust_text;
+
+mod deadlines;
 
 mod traces;
 
@@ -47,6 +50,7 @@ pub(crate) fn examine(workspace: &Workspace) -> Result<Report> {
             let member = workspace.packages.iter().find(|package| path.starts_with(package.folder()));
             let member = member.map_or("", |package| package.name.as_str());
             breaches.extend(sources::breaches(&shown, &text, member));
+            breaches.extend(deadlines::breaches(&shown, &text, member));
             sizes.push((text.lines().count(), shown));
         }
     }

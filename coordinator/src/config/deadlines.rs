@@ -1,10 +1,14 @@
-//! How long a Coordinator waits for anything: every wait of it on the world stands here.
+//! How long anything is waited for: every wait of the Coordinator on the world stands here, and below it those of its
+//! site and its nests.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use ums_model::seconds::deserialize as seconds;
+use ums_nest::deadlines::Deadlines as NestDeadlines;
+use ums_sites::deadlines::Deadlines as SiteDeadlines;
 
-/// Every wait of the Coordinator. In a configuration file each is a number of seconds.
+/// Every wait of the Coordinator, its site and its nests. In a configuration file each is a number of seconds.
 ///
 /// No safety rule depends on one of them. Before COMMIT a deadline that passes ends the migration, and the service
 /// runs on at the source; after it the next attempt begins.
@@ -96,6 +100,11 @@ pub struct Deadlines {
     /// How long a shutdown waits for what is under way. Default 10 s.
     #[serde(deserialize_with = "seconds")]
     pub drain: Duration,
+    /// What the site itself waits for: `[deadlines.site]`.
+    pub site: SiteDeadlines,
+    /// What its nests wait for: `[deadlines.nest]`, with `[deadlines.nest.network]`, `[deadlines.nest.dump]` and
+    /// `[deadlines.nest.restore]`. Nests that run learn of a change when the daemon starts.
+    pub nest: NestDeadlines,
 }
 
 impl Default for Deadlines {
@@ -128,6 +137,8 @@ impl Default for Deadlines {
             request: s(10),
             follow: Duration::from_millis(200),
             drain: s(10),
+            site: SiteDeadlines::default(),
+            nest: NestDeadlines::default(),
         }
     }
 }
@@ -147,9 +158,4 @@ impl Deadlines {
             keep_alive: self.keep_alive,
         }
     }
-}
-
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let seconds = f64::deserialize(deserializer)?;
-    Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
 }

@@ -18,9 +18,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, open};
+
+pub use super::deadlines::DumpDeadlines;
 
 use super::failure::CriuFailure;
 use super::frozen::{NotFrozen, confirm_frozen, tracer};
@@ -40,33 +42,6 @@ const LOG_LEVEL: i32 = 4;
 /// Deleted files that are open go into the images up to this size. CRIU's own limit of 1 MiB is met by ordinary
 /// services (buffers in unlinked temporary files); more than this would be felt in the time the service is frozen.
 pub const GHOST_LIMIT: u32 = 64 << 20;
-
-/// How long each part of a dump may take.
-#[derive(Debug, Clone, Copy)]
-pub struct DumpDeadlines {
-    /// Until CRIU has started and waits before the first task is stopped.
-    pub arm: Duration,
-    /// Until all tasks are stopped, in whole seconds; CRIU itself gives up then and lets them go on.
-    pub stop: Duration,
-    /// Between two things CRIU reports; memory is written in one of these steps.
-    pub step: Duration,
-    /// Until the cgroup reads back FROZEN.
-    pub freeze: Duration,
-    /// Until CRIU has undone everything and exited, after a failure.
-    pub abort: Duration,
-}
-
-impl Default for DumpDeadlines {
-    fn default() -> Self {
-        Self {
-            arm: Duration::from_secs(30),
-            stop: Duration::from_secs(10),
-            step: Duration::from_secs(600),
-            freeze: Duration::from_secs(10),
-            abort: Duration::from_secs(120),
-        }
-    }
-}
 
 /// What is to be dumped, and where to.
 #[derive(Debug, Clone)]

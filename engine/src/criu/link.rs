@@ -9,8 +9,6 @@
 //!   │◄──── held | failed ─────────│
 //! ```
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::failure::CriuFailure;
@@ -45,34 +43,11 @@ pub(super) enum FromProxy {
 pub(super) enum FromNest {
     /// Restore now.
     Go {
-        /// How long it may take.
-        deadlines: RestoreDeadlines,
         /// Whether the nest wires the network namespace that CRIU makes.
         wire: bool,
     },
     /// Go on: the network namespace is wired.
     Wired,
-}
-
-/// How long each part of a restore may take.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct RestoreDeadlines {
-    /// From go until CRIU has ended.
-    pub restore: Duration,
-    /// Until the cgroup reads back FROZEN.
-    pub freeze: Duration,
-    /// Until everything that was restored is dead, after a failure.
-    pub kill: Duration,
-}
-
-impl Default for RestoreDeadlines {
-    fn default() -> Self {
-        Self {
-            restore: Duration::from_secs(600),
-            freeze: Duration::from_secs(10),
-            kill: Duration::from_secs(30),
-        }
-    }
 }
 
 /// A restored tree that has not run: every task is in a cgroup that reads back FROZEN, and CRIU has ended.

@@ -36,12 +36,13 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prost::Message;
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use self::channel::Channel;
+use super::restore::RestoreDeadlines;
 use super::rpc::{Kind, Request};
 use crate::spawn;
 use crate::tools::Tool;
@@ -52,8 +53,8 @@ pub(super) const SOCKET_VARIABLE: &str = "UMS_PROXY_SOCKET";
 /// Environment variable with the container's cgroup, as JSON.
 pub(super) const CGROUP_VARIABLE: &str = "UMS_PROXY_CGROUP";
 
-/// How long runc may take from starting us to its first request; it sends it at once.
-const FIRST_REQUEST: Duration = Duration::from_secs(60);
+/// Environment variable with the nest's [`RestoreDeadlines`], as JSON.
+pub(super) const DEADLINES_VARIABLE: &str = "UMS_PROXY_DEADLINES";
 
 /// Does what a program has to do whose own name is `criu`: relays a restore, and is the real CRIU for all else.
 ///
@@ -68,8 +69,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let Ok(socket) = spawn::inherited(number) else { return ExitCode::FAILURE };
     let socket = Channel(socket);
-    match socket.peek(Instant::now() + FIRST_REQUEST) {
-        Ok(Some(first)) if is_restore(&first) => run::restore(&criu, &socket),
+    let deadlines = deadlines();
+    match socket.peek(Instant::now() + deadlines.request) {
+        Ok(Some(first)) if is_restore(&first) => run::restore(&criu, &socket, deadlines),
         // Not ours (runc asks for the version first): the real one finds the request where it is.
         Ok(Some(_)) => match fcntl_setfd(&socket.0, FdFlags::empty()) {
             Ok(()) => replaced(Command::new(criu).args(&arguments).exec()),
@@ -83,6 +85,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 #[doc(hidden)]
 pub fn fuzz_restore_request(bytes: &[u8]) -> bool {
     rewrite::restore_request(bytes, 3, 4).is_ok()
+}
+
+/// What the nest says; the defaults where it says nothing, as for those that start us only to ask CRIU something.
+fn deadlines() -> RestoreDeadlines {
+    let said = env::var(DEADLINES_VARIABLE).ok();
+    said.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
 /// The number of the socket, if this is `criu swrk NUMBER`.

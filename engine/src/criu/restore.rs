@@ -19,20 +19,18 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-pub use super::link::{HeldTree, RestoreDeadlines};
+pub use super::deadlines::RestoreDeadlines;
+pub use super::link::HeldTree;
 
 use super::failure::CriuFailure;
 use super::link::{FromNest, FromProxy, MAX_LINE};
 use super::mounts;
-use super::proxy::{CGROUP_VARIABLE, SOCKET_VARIABLE};
+use super::proxy::{CGROUP_VARIABLE, DEADLINES_VARIABLE, SOCKET_VARIABLE};
 use crate::cgroup::Cgroup;
 use crate::tools::Tool;
 
 /// File in the image directory from which runc reads what the standard streams were.
 const DESCRIPTORS: &str = "descriptors.json";
-
-/// Time the proxy gets on top of its own deadlines before it is given up.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// A restore did not come to HELD.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +46,7 @@ pub enum RestoreError {
         what: &'static str,
     },
     /// It takes too long. Something may have been restored: kill what is in the cgroup.
-    #[error("{what} did not come within {} s", waited.as_secs())]
+    #[error("{what} did not come within {} s", waited.as_secs_f64())]
     Late {
         /// What was waited for.
         what: &'static str,
@@ -79,6 +77,7 @@ pub enum RestoreError {
 pub struct ProxyListener {
     listener: UnixListener,
     path: PathBuf,
+    deadlines: RestoreDeadlines,
 }
 
 /// runc and CRIU stand ready; nothing has been restored.
@@ -91,14 +90,12 @@ pub struct ArmedRestore {
 #[derive(Debug)]
 pub struct Restoring {
     link: Link,
-    deadlines: RestoreDeadlines,
 }
 
 /// CRIU restores, and will ask for its network namespace to be wired.
 #[derive(Debug)]
 pub struct Wiring {
     link: Link,
-    deadlines: RestoreDeadlines,
 }
 
 /// The namespaces of the tree exist, and CRIU waits. Dropped, the restore fails and nothing is left of it.
@@ -107,12 +104,12 @@ pub struct Unwired {
     /// The first process of the tree.
     pub pid: i32,
     link: Link,
-    deadlines: RestoreDeadlines,
 }
 
 #[derive(Debug)]
 struct Link {
     stream: BufReader<UnixStream>,
+    deadlines: RestoreDeadlines,
 }
 
 /// Makes a directory in which this program is called `criu`, to stand first in the `PATH` of runc.
@@ -149,8 +146,9 @@ pub fn unmount_below(directory: &Path) -> io::Result<()> {
 }
 
 impl ProxyListener {
-    /// Starts to listen. A socket left over from an earlier run is replaced.
-    pub fn bind(path: &Path) -> Result<Self, RestoreError> {
+    /// Starts to listen, for a restore that may take as long as `deadlines` say. A socket left over from an earlier run
+    /// is replaced.
+    pub fn bind(path: &Path, deadlines: RestoreDeadlines) -> Result<Self, RestoreError> {
         let action = "listen for the proxy";
         match fs::remove_file(path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -159,7 +157,7 @@ impl ProxyListener {
             _ => {}
         }
         let listener = UnixListener::bind(path).map_err(|source| RestoreError::Socket { action, source })?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), deadlines })
     }
 
     /// The variables with which runc has to be started, `PATH` first: it then finds the proxy as its `criu`, and
@@ -178,24 +176,28 @@ impl ProxyListener {
         })?;
         let cgroup = serde_json::to_string(cgroup)
             .map_err(|error| RestoreError::Socket { action: "name the cgroup", source: error.into() })?;
+        let deadlines = serde_json::to_string(&self.deadlines)
+            .map_err(|error| RestoreError::Socket { action: "name the deadlines", source: error.into() })?;
         Ok(vec![
             ("PATH", path),
             (Tool::Criu.variable(), criu.into()),
             (SOCKET_VARIABLE, self.path.clone().into()),
             (CGROUP_VARIABLE, cgroup.into()),
+            (DEADLINES_VARIABLE, deadlines.into()),
         ])
     }
 
     /// Waits until runc has done its part and CRIU is started. Watch runc meanwhile: where it fails, nothing comes.
     ///
     /// On `Ok` nothing has been restored and nothing will be before [`ArmedRestore::go`]. On `Err` neither.
-    pub async fn armed(self, deadline: Duration) -> Result<ArmedRestore, RestoreError> {
+    pub async fn armed(self) -> Result<ArmedRestore, RestoreError> {
         let what = "an armed proxy";
+        let deadline = self.deadlines.arm;
         let accepted = timeout(deadline, self.listener.accept()).await;
         let (stream, _) = accepted
             .map_err(|_| RestoreError::Late { what, waited: deadline })?
             .map_err(|source| RestoreError::Socket { action: "accept the proxy", source })?;
-        let mut link = Link { stream: BufReader::new(stream) };
+        let mut link = Link { stream: BufReader::new(stream), deadlines: self.deadlines };
         match link.next(what, deadline).await? {
             FromProxy::Armed { .. } => Ok(ArmedRestore { link }),
             FromProxy::Failed(failure) => Err(RestoreError::Failed(Box::new(failure))),
@@ -214,23 +216,24 @@ impl ArmedRestore {
     /// Lets CRIU restore; the images must be complete.
     ///
     /// From here on something may be restored, also on `Err` and after our own death; it ends frozen or dead.
-    pub async fn go(mut self, deadlines: RestoreDeadlines) -> Result<Restoring, RestoreError> {
-        self.link.send(&FromNest::Go { deadlines, wire: false }).await?;
-        Ok(Restoring { link: self.link, deadlines })
+    pub async fn go(mut self) -> Result<Restoring, RestoreError> {
+        self.link.send(&FromNest::Go { wire: false }).await?;
+        Ok(Restoring { link: self.link })
     }
 
     /// As [`go`](Self::go), for a tree whose network namespace is made by CRIU and wired by us.
-    pub async fn go_wiring(mut self, deadlines: RestoreDeadlines) -> Result<Wiring, RestoreError> {
-        self.link.send(&FromNest::Go { deadlines, wire: true }).await?;
-        Ok(Wiring { link: self.link, deadlines })
+    pub async fn go_wiring(mut self) -> Result<Wiring, RestoreError> {
+        self.link.send(&FromNest::Go { wire: true }).await?;
+        Ok(Wiring { link: self.link })
     }
 }
 
 impl Wiring {
     /// Waits until the namespaces exist. On [`RestoreError::Failed`] nothing is left of the tree.
     pub async fn namespaces(mut self) -> Result<Unwired, RestoreError> {
-        match self.link.next("namespaces", self.deadlines.restore + GRACE).await? {
-            FromProxy::Namespaces { pid } => Ok(Unwired { pid, link: self.link, deadlines: self.deadlines }),
+        let RestoreDeadlines { restore, answer, .. } = self.link.deadlines;
+        match self.link.next("namespaces", restore + answer).await? {
+            FromProxy::Namespaces { pid } => Ok(Unwired { pid, link: self.link }),
             FromProxy::Failed(failure) => Err(RestoreError::Failed(Box::new(failure))),
             said => {
                 Err(RestoreError::Confused { said: format!("{said:?}"), expected: "namespaces or failed" })
@@ -243,7 +246,7 @@ impl Unwired {
     /// Lets CRIU go on to the sockets.
     pub async fn wired(mut self) -> Result<Restoring, RestoreError> {
         self.link.send(&FromNest::Wired).await?;
-        Ok(Restoring { link: self.link, deadlines: self.deadlines })
+        Ok(Restoring { link: self.link })
     }
 }
 
@@ -253,8 +256,8 @@ impl Restoring {
     /// On `Ok` it is restored and has not run: see [`HeldTree`]. On [`RestoreError::Failed`] nothing is left of it.
     /// On other errors that is not known.
     pub async fn held(mut self) -> Result<HeldTree, RestoreError> {
-        let RestoreDeadlines { restore, freeze, kill } = self.deadlines;
-        match self.link.next("a held tree", restore + freeze + kill + GRACE).await? {
+        let RestoreDeadlines { restore, freeze, kill, answer, .. } = self.link.deadlines;
+        match self.link.next("a held tree", restore + freeze + kill + answer).await? {
             FromProxy::Held(tree) => Ok(tree),
             FromProxy::Failed(failure) => Err(RestoreError::Failed(Box::new(failure))),
             said => Err(RestoreError::Confused { said: format!("{said:?}"), expected: "held or failed" }),
@@ -268,9 +271,10 @@ impl Link {
         let mut line = serde_json::to_vec(message)
             .map_err(|error| RestoreError::Socket { action, source: error.into() })?;
         line.push(b'\n');
-        match timeout(GRACE, self.stream.write_all(&line)).await {
+        let waited = self.deadlines.answer;
+        match timeout(waited, self.stream.write_all(&line)).await {
             Ok(sent) => sent.map_err(|source| RestoreError::Socket { action, source }),
-            Err(_) => Err(RestoreError::Late { what: "a proxy that listens", waited: GRACE }),
+            Err(_) => Err(RestoreError::Late { what: "a proxy that listens", waited }),
         }
     }
 

@@ -100,7 +100,7 @@ pub enum SwrkError {
         stderr: String,
     },
     /// It did not say anything for too long. It still runs.
-    #[error("CRIU (pid {}) did not {what} within {} s", pid.unwrap_or(0), waited.as_secs())]
+    #[error("CRIU (pid {}) did not {what} within {} s", pid.unwrap_or(0), waited.as_secs_f64())]
     Silent {
         /// Its pid, if it has not ended meanwhile.
         pid: Option<u32>,

@@ -47,6 +47,8 @@ pub struct ServiceQuery {
     pub ghost_limit: Bytes,
     /// Pause before another look at what may pass by itself. There are at most three.
     pub pause: Duration,
+    /// How long the kernel may take for one piece of its list of unix sockets.
+    pub sockets: Duration,
 }
 
 impl Default for ServiceQuery {
@@ -54,6 +56,7 @@ impl Default for ServiceQuery {
         Self {
             ghost_limit: Bytes(u64::from(crate::criu::dump::GHOST_LIMIT)),
             pause: Duration::from_millis(20),
+            sockets: Duration::from_secs(2),
         }
     }
 }
@@ -90,7 +93,7 @@ pub fn service_facts(first: i32, pids: &[i32], query: &ServiceQuery) -> Result<S
     if !processes.iter().any(|process| process.pid == first) {
         return Err(FactsError::Gone { pid: first });
     }
-    let tree = Tree { first, pids, processes };
+    let tree = Tree { first, pids, processes, patience: query.sockets };
     let mut facts = tree.count();
     let mut findings = Findings::default();
     identity::check(&tree, &mut findings);
@@ -116,6 +119,8 @@ struct Tree {
     pids: Vec<i32>,
     /// Those of them that exist.
     processes: Vec<Process>,
+    /// See [`ServiceQuery::sockets`].
+    patience: Duration,
 }
 
 impl Tree {

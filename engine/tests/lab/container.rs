@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, mount};
 use serde_json::{Value, json};
 use ums_engine::cgroup::Cgroup;
 use ums_engine::criu::dump::{ArmedDump, DumpDeadlines, DumpRequest, Dumped};
-use ums_engine::criu::restore::{self, ProxyListener};
+use ums_engine::criu::restore::{self, ProxyListener, RestoreDeadlines};
 use ums_engine::images::{Complete, Sink, Tail, Totals};
 use ums_engine::spawn::{Namespaces, Spawn};
 
@@ -113,7 +113,11 @@ impl Container {
     }
 
     pub(crate) fn listener(&self) -> ProxyListener {
-        ProxyListener::bind(&self.machine.folder("socket").join("proxy.sock")).expect("listen")
+        self.hurried_listener(RestoreDeadlines::default())
+    }
+
+    pub(crate) fn hurried_listener(&self, deadlines: RestoreDeadlines) -> ProxyListener {
+        ProxyListener::bind(&self.machine.folder("socket").join("proxy.sock"), deadlines).expect("listen")
     }
 
     /// What runc says about it.

@@ -9,7 +9,7 @@ use ums_engine::criu::restore::{RestoreDeadlines, RestoreError};
 use ums_engine::images::tmpfs;
 
 use crate::container::{Container, ended, wait_until_empty};
-use crate::machine::{Machine, SOON, Version, assert_runs, assert_stands, wait_until};
+use crate::machine::{Machine, Version, assert_runs, assert_stands, wait_until};
 
 /// A container that was dumped and given up, with its images at the "destination".
 async fn dumped(version: Version) -> (Container, PathBuf) {
@@ -32,9 +32,9 @@ async fn held_gate(version: Version) {
 
     let listener = container.listener();
     let runc = container.start_restore(&images, &listener, &container.cgroup);
-    let armed = listener.armed(SOON).await.unwrap_or_else(|error| panic!("{error}: {}", container.said()));
+    let armed = listener.armed().await.unwrap_or_else(|error| panic!("{error}: {}", container.said()));
     assert_stands(&container.file);
-    let held = armed.go(RestoreDeadlines::default()).await.expect("go").held().await;
+    let held = armed.go().await.expect("go").held().await;
     let held = held.unwrap_or_else(|error| panic!("{error:?}: {}", container.said()));
 
     assert_eq!(held.tasks, dumped.tasks);
@@ -74,7 +74,7 @@ async fn lab_nothing_is_restored_without_go() {
     let (container, images) = dumped(Version::V1).await;
     let listener = container.listener();
     let runc = container.start_restore(&images, &listener, &container.cgroup);
-    let armed = listener.armed(SOON).await.expect("armed");
+    let armed = listener.armed().await.expect("armed");
     // As when the nest dies.
     drop(armed);
     assert_ne!(ended(runc).await, 0);
@@ -88,8 +88,8 @@ async fn lab_a_nest_that_dies_after_go_leaves_a_frozen_tree() {
     let (container, images) = dumped(Version::V1).await;
     let listener = container.listener();
     let runc = container.start_restore(&images, &listener, &container.cgroup);
-    let armed = listener.armed(SOON).await.expect("armed");
-    drop(armed.go(RestoreDeadlines::default()).await.expect("go"));
+    let armed = listener.armed().await.expect("armed");
+    drop(armed.go().await.expect("go"));
     assert_eq!(ended(runc).await, 0, "{}", container.said());
     wait_until("all of the tree is frozen", || {
         container.cgroup.is_frozen().is_ok_and(|frozen| frozen)
@@ -107,9 +107,8 @@ async fn lab_a_restore_that_fails_leaves_nothing_and_says_why() {
     fs::write(container.machine.folder("root").join("helper"), "another one").expect("replace the helper");
     let listener = container.listener();
     let runc = container.start_restore(&images, &listener, &container.cgroup);
-    let armed = listener.armed(SOON).await.expect("armed");
-    let error =
-        armed.go(RestoreDeadlines::default()).await.expect("go").held().await.expect_err("another program");
+    let armed = listener.armed().await.expect("armed");
+    let error = armed.go().await.expect("go").held().await.expect_err("another program");
     let RestoreError::Failed(failure) = &error else { panic!("{error:?}") };
     assert!(failure.cause.contains("not the same at the destination"), "{failure:?}");
     assert_ne!(ended(runc).await, 0);
@@ -120,11 +119,11 @@ async fn lab_a_restore_that_fails_leaves_nothing_and_says_why() {
 #[tokio::test]
 async fn lab_a_restore_past_its_deadline_leaves_nothing() {
     let (container, images) = dumped(Version::V1).await;
-    let listener = container.listener();
-    let runc = container.start_restore(&images, &listener, &container.cgroup);
-    let armed = listener.armed(SOON).await.expect("armed");
     let deadlines = RestoreDeadlines { restore: Duration::from_millis(10), ..RestoreDeadlines::default() };
-    let error = armed.go(deadlines).await.expect("go").held().await.expect_err("too late");
+    let listener = container.hurried_listener(deadlines);
+    let runc = container.start_restore(&images, &listener, &container.cgroup);
+    let armed = listener.armed().await.expect("armed");
+    let error = armed.go().await.expect("go").held().await.expect_err("too late");
     assert!(matches!(error, RestoreError::Failed(_)), "{error:?}");
     assert_ne!(ended(runc).await, 0);
     wait_until_empty(&container.cgroup);
@@ -136,11 +135,11 @@ async fn lab_nothing_is_restored_for_a_dead_runc() {
     let (container, images) = dumped(Version::V1).await;
     let listener = container.listener();
     let mut runc = container.start_restore(&images, &listener, &container.cgroup);
-    let armed = listener.armed(SOON).await.expect("armed");
+    let armed = listener.armed().await.expect("armed");
     runc.kill().expect("kill runc");
     runc.wait().expect("reap runc");
     wait_until_empty(&container.cgroup);
-    if let Ok(restoring) = armed.go(RestoreDeadlines::default()).await {
+    if let Ok(restoring) = armed.go().await {
         restoring.held().await.expect_err("there is nobody to restore for");
     }
     assert_stands(&container.file);
@@ -153,9 +152,8 @@ async fn lab_a_tree_that_cannot_be_frozen_is_killed() {
     let wrong = Cgroup::of_container("/ums-engine-lab-not-there/service".as_ref()).expect("cgroups");
     let listener = container.listener();
     let runc = container.start_restore(&images, &listener, &wrong);
-    let armed = listener.armed(SOON).await.expect("armed");
-    let error =
-        armed.go(RestoreDeadlines::default()).await.expect("go").held().await.expect_err("not frozen");
+    let armed = listener.armed().await.expect("armed");
+    let error = armed.go().await.expect("go").held().await.expect_err("not frozen");
     assert!(matches!(error, RestoreError::Failed(_)), "{error:?}");
     assert_ne!(ended(runc).await, 0);
     wait_until_empty(&container.cgroup);

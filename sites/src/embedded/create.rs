@@ -14,6 +14,7 @@ use ums_model::message::RestoreRequirements;
 use ums_model::names::{Epoch, ServiceName};
 use ums_model::nest::{Record, Right};
 use ums_model::spec::{PortPublish, ServiceSpec};
+use ums_nest::deadlines::DeadlinesFile;
 use ums_nest::keeper::KeeperId;
 use ums_nest::layout::NestDir;
 use ums_nest::protocol::Request;
@@ -21,12 +22,11 @@ use ums_nest::recipe::{Bind, Recipe};
 use ums_nest::right;
 
 use super::remove::remove_tree;
-use super::{Embedded, SLOW, blocking, chained, has_content, internal, recipe};
+use super::{Embedded, blocking, chained, has_content, internal, recipe};
 use crate::adapter::{ServiceStatus, SiteResult};
 use crate::store::{ImageConfig, ImageId, Trust, UnpackPolicy};
 
-/// How long a keeper may take to introduce itself.
-const KEEPER_DEADLINE: Duration = Duration::from_secs(20);
+/// How often a keeper that starts is looked for.
 const KEEPER_POLL: Duration = Duration::from_millis(2);
 /// `PATH` of a service whose image does not say one.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -43,7 +43,7 @@ impl Embedded {
             self.create(spec, Trust::Local, Record::at_home(Epoch::ZERO)).await?;
         }
         let started = async {
-            self.ask(&spec.name, &Request::Start, SLOW).await?;
+            self.ask(&spec.name, &Request::Start, self.config.deadlines.change).await?;
             self.publish(&spec.name).await?;
             self.observe(&spec.name).await
         };
@@ -168,7 +168,9 @@ impl Embedded {
     /// Directories, recipe, record, keeper, link. Err = nothing of it is left but empty volumes.
     async fn create(&self, spec: &ServiceSpec, trust: Trust, record: Record) -> SiteResult<()> {
         let made = async {
-            let taken = host::taken().await.map_err(|error| chained(ErrorCode::Internal, &error))?;
+            let taken = host::taken(&self.config.nest_deadlines.network)
+                .await
+                .map_err(|error| chained(ErrorCode::Internal, &error))?;
             self.write_recipe(spec, trust, record, taken).await?;
             self.start_connected(&spec.name).await
         };
@@ -184,7 +186,10 @@ impl Embedded {
         let place = recipe(&self.nest_dir(name))?.place;
         let connected = async {
             let keeper = self.start_keeper(name).await?;
-            host::connect(&place, keeper.pid).await.map_err(|error| chained(ErrorCode::Internal, &error))
+            let network = &self.config.nest_deadlines.network;
+            host::connect(&place, keeper.pid, network)
+                .await
+                .map_err(|error| chained(ErrorCode::Internal, &error))
         };
         if let Err(error) = connected.await {
             self.end_keeper(name).await?;
@@ -226,6 +231,9 @@ impl Embedded {
             };
             write().map_err(|error| internal(&format!("make {}", dir.path().display()), &error))?;
             right::write(&dir.right(), &record).map_err(|error| chained(ErrorCode::Internal, &error))?;
+            DeadlinesFile::of(&dir)
+                .write(&site.config.nest_deadlines)
+                .map_err(|error| chained(ErrorCode::Internal, &error))?;
             // Last: a directory without a recipe is a leftover, not a service.
             recipe.write(&dir.recipe()).map_err(|error| chained(ErrorCode::Internal, &error))
         })
@@ -318,7 +326,7 @@ impl Embedded {
                 return Ok(id);
             }
             let alive = KeeperId::of(&pid.to_string()).is_some_and(|id| id.is_alive());
-            if !alive || started.elapsed() > KEEPER_DEADLINE {
+            if !alive || started.elapsed() > self.config.deadlines.keeper_start {
                 // It has not made anything yet that would be left.
                 if let Some(pid) = Pid::from_raw(pid) {
                     let _ = kill_process(pid, Signal::KILL);
@@ -348,7 +356,9 @@ impl Embedded {
     /// Publishes the ports of a service that may run.
     pub(super) async fn publish(&self, name: &ServiceName) -> SiteResult<()> {
         let recipe = recipe(&self.existing(name)?)?;
-        host::publish(&recipe.place).await.map_err(|error| chained(ErrorCode::Internal, &error))
+        host::publish(&recipe.place, &self.config.nest_deadlines.network)
+            .await
+            .map_err(|error| chained(ErrorCode::Internal, &error))
     }
 }
 

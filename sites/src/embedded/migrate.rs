@@ -4,22 +4,23 @@ use tokio::io::split;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Epoch, ServiceName};
 use ums_model::nest::Wish;
-use ums_nest::client::{ask, open};
+use ums_nest::client::open;
 use ums_nest::protocol::{Reply, Request};
 use ums_nest::right;
 
 use super::observe::keeper;
 use super::remove::note;
-use super::{Embedded, QUICK, SLOW, chained, unexpected};
+use super::{Embedded, chained, unexpected};
 use crate::adapter::{Dump, Dumped, Restore, Restored, SiteResult};
 
 impl Embedded {
     pub(super) async fn start_dump(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<Dump> {
+        let deadlines = self.config.deadlines;
         let socket = self.existing(name)?.socket();
-        let stream = open(&socket, &Request::Dump { epoch }, QUICK).await?;
-        let name = name.clone();
+        let stream = open(&socket, &Request::Dump { epoch }, deadlines.answer).await?;
+        let (site, name) = (self.clone(), name.clone());
         let done = async move {
-            match ask(&socket, &Request::DumpResult { epoch }, SLOW).await {
+            match site.ask(&name, &Request::DumpResult { epoch }, deadlines.change).await {
                 Ok(Reply::Dumped(dumped)) => Ok(Dumped {
                     tasks: dumped.tasks,
                     dump_ms: dumped.dump_ms,
@@ -35,14 +36,14 @@ impl Embedded {
     }
 
     pub(super) async fn start_restore(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<Restore> {
+        let deadlines = self.config.deadlines;
         let socket = self.existing(name)?.socket();
-        let stream = open(&socket, &Request::Restore { epoch }, QUICK).await?;
+        let stream = open(&socket, &Request::Restore { epoch }, deadlines.answer).await?;
         // The nest says nothing on this connection, but it must stay open until the last byte was taken.
         let (_, write) = split(stream);
-        let name = name.clone();
+        let (site, name) = (self.clone(), name.clone());
         let done = async move {
-            // Bounded by the nest's own deadline for CRIU.
-            match ask(&socket, &Request::RestoreResult { epoch }, SLOW * 6).await {
+            match site.ask(&name, &Request::RestoreResult { epoch }, deadlines.restore).await {
                 Ok(Reply::Restored(restored)) => {
                     Ok(Restored { tasks: restored.tasks, restore_ms: restored.restore_ms })
                 }

@@ -1,7 +1,6 @@
 //! What is here, seen from outside: nests are asked, and what cannot answer is looked at.
 
 use std::path::Path;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use ums_engine::cgroup::Cgroup;
@@ -12,7 +11,6 @@ use ums_model::names::{Bytes, ServiceName};
 use ums_model::nest::{self, Record, Right};
 use ums_model::phase::Approach;
 use ums_model::plan::{PortInUse, ServiceFacts, SiteFacts};
-use ums_nest::client::ask;
 use ums_nest::keeper::KeeperId;
 use ums_nest::layout::NestDir;
 use ums_nest::protocol::{NestStatus, Reply, Request};
@@ -20,14 +18,6 @@ use ums_nest::right;
 
 use super::{Embedded, blocking, chained, internal, recipe, unexpected};
 use crate::adapter::{CopyState, ServiceStatus, SiteResult};
-
-/// How long a list waits for one nest that is just being restarted by its keeper.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the tools of the host may take to say their versions.
-const TOOLS_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long a look at a service may take: much of /proc, and the size of its files.
-const FACTS_DEADLINE: Duration = Duration::from_secs(120);
 
 impl Embedded {
     /// Names of all services with a nest directory, in order.
@@ -67,7 +57,7 @@ impl Embedded {
         let dir = self.existing(name)?;
         let recipe = recipe(&dir)?;
         let seen = match keeper(&dir) {
-            Some(_) => match ask(&dir.socket(), &Request::Status, PATIENCE).await {
+            Some(_) => match self.ask_nest(&dir, &Request::Status, self.config.deadlines.status).await {
                 Ok(Reply::Status(status)) => Seen::by_nest(&status),
                 Ok(other) => return Err(unexpected(&other)),
                 Err(error) => {
@@ -116,7 +106,7 @@ impl Embedded {
         let dir = self.existing(name)?;
         let digest = recipe(&dir)?.spec.image.digest;
         let mut facts = match keeper(&dir) {
-            Some(_) => match ask(&dir.socket(), &Request::Facts, FACTS_DEADLINE).await? {
+            Some(_) => match self.ask_nest(&dir, &Request::Facts, self.config.deadlines.facts).await? {
                 Reply::Facts(facts) => facts,
                 other => return Err(unexpected(&other)),
             },
@@ -145,7 +135,7 @@ impl Embedded {
             let query = HostQuery {
                 storage: &site.config.state,
                 journal: &site.config.state,
-                deadline: TOOLS_DEADLINE,
+                deadline: site.config.deadlines.tools,
             };
             let host = host_facts(&query).map_err(|error| chained(ErrorCode::Internal, &error))?;
             let mut facts = host.into_site_facts(site.config.name.clone(), site.config.fingerprint);
@@ -210,11 +200,12 @@ impl Embedded {
         let dir = self.nest_dir(name);
         let place = recipe(&dir)?.place;
         let failed = |error| chained(ErrorCode::Internal, &error);
-        if host::is_connected(&place).await.map_err(failed)? {
+        let network = &self.config.nest_deadlines.network;
+        if host::is_connected(&place, network).await.map_err(failed)? {
             return Ok(());
         }
-        host::connect(&place, keeper.pid).await.map_err(failed)?;
-        ask(&dir.socket(), &Request::Wire, PATIENCE).await.map(drop)
+        host::connect(&place, keeper.pid, network).await.map_err(failed)?;
+        self.ask_nest(&dir, &Request::Wire, self.config.deadlines.status).await.map(drop)
     }
 
     /// After a restart of the daemon: links and published ports are as the records say, whatever became of them.
@@ -231,14 +222,17 @@ impl Embedded {
         let dir = self.nest_dir(name);
         let place = recipe(&dir)?.place;
         let failed = |error| chained(ErrorCode::Internal, &error);
+        let network = &self.config.nest_deadlines.network;
         let Some(keeper) = keeper(&dir) else {
             // Its ports lead nowhere any more.
-            return host::disconnect(&place).await.map_err(failed);
+            return host::disconnect(&place, network).await.map_err(failed);
         };
         self.plug_in(name, keeper).await?;
         match read_record(&dir)?.map(|record| record.right()) {
-            Some(Right::Run | Right::Dumping | Right::Dumped) => host::publish(&place).await.map_err(failed),
-            _ => host::withdraw(&place).await.map_err(failed),
+            Some(Right::Run | Right::Dumping | Right::Dumped) => {
+                host::publish(&place, network).await.map_err(failed)
+            }
+            _ => host::withdraw(&place, network).await.map_err(failed),
         }
     }
 }

@@ -10,19 +10,18 @@ use ums_frontman::host;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Epoch, ServiceName};
 use ums_model::nest::{Fate, Record, Right, Seen, Wish};
-use ums_nest::client::ask;
 use ums_nest::layout::NestDir;
 use ums_nest::protocol::Request;
 use ums_nest::right;
 
 use super::observe::keeper;
-use super::{Embedded, SLOW, blocking, chained, internal, recipe};
+use super::{Embedded, blocking, chained, internal, recipe};
 use crate::adapter::{CopyState, SiteResult};
+use crate::deadlines::Deadlines;
 
-/// How long a keeper may take to end with everything below it.
-const KEEPER_DEADLINE: Duration = Duration::from_secs(20);
 /// How the directories of services are called while they are deleted. No service name begins like this.
 const REMOVED: &str = ".removed-";
+/// How often a keeper that ends is looked at.
 const POLL: Duration = Duration::from_millis(2);
 
 impl Embedded {
@@ -96,7 +95,7 @@ impl Embedded {
             _ => Request::Discard { epoch },
         };
         let told = match keeper(&dir) {
-            Some(_) => ask(&dir.socket(), &request, SLOW).await.map(drop),
+            Some(_) => self.ask_nest(&dir, &request, self.config.deadlines.change).await.map(drop),
             None => Ok(()),
         };
         match told {
@@ -145,7 +144,7 @@ impl Embedded {
         let dir = self.nest_dir(name);
         if keeper(&dir).is_some() {
             // A nest that cannot answer any more is ended with its keeper.
-            let _ = ask(&dir.socket(), &Request::Quit, SLOW).await;
+            let _ = self.ask_nest(&dir, &Request::Quit, self.config.deadlines.change).await;
         }
         self.end_keeper(name).await
     }
@@ -155,7 +154,10 @@ impl Embedded {
         let dir = self.nest_dir(name);
         let link = match recipe(&dir) {
             Ok(recipe) => {
-                host::disconnect(&recipe.place).await.map_err(|error| chained(ErrorCode::Internal, &error))
+                let network = &self.config.nest_deadlines.network;
+                host::disconnect(&recipe.place, network)
+                    .await
+                    .map_err(|error| chained(ErrorCode::Internal, &error))
             }
             Err(_) => Ok(()),
         };
@@ -186,28 +188,29 @@ impl Embedded {
     /// The kernel ends everything below a keeper with it, once no frozen cgroup is in the way.
     pub(super) async fn end_keeper(&self, name: &ServiceName) -> SiteResult<()> {
         let dir = self.nest_dir(name);
+        let Deadlines { keeper_quit, keeper_end, .. } = self.config.deadlines;
         let started = Instant::now();
         let cgroup = Cgroup::of_container(&Path::new("/").join(self.cgroup_path(name)))
             .map_err(|error| chained(ErrorCode::Internal, &error))?;
         // After a good Quit it ends by itself within a moment.
         while let Some(keeper) = keeper(&dir) {
-            if started.elapsed() > Duration::from_millis(500)
+            if started.elapsed() > keeper_quit
                 && let Some(pid) = i32::try_from(keeper.pid).ok().and_then(Pid::from_raw)
             {
                 let _ = kill_process(pid, Signal::KILL);
-                let _ = cgroup.kill_all_async(KEEPER_DEADLINE).await;
+                let _ = cgroup.kill_all_async(keeper_end).await;
             }
-            if started.elapsed() > KEEPER_DEADLINE {
+            if started.elapsed() > keeper_end {
                 let message = format!("the keeper of {name} (pid {}) does not end", keeper.pid);
                 return Err(WireError::new(ErrorCode::Stuck, message)
                     .with_hint("look at its processes, then try again: ums rm --force"));
             }
             tokio::time::sleep(POLL).await;
         }
-        cgroup.kill_all_async(KEEPER_DEADLINE).await.map_err(|error| chained(ErrorCode::Internal, &error))?;
+        cgroup.kill_all_async(keeper_end).await.map_err(|error| chained(ErrorCode::Internal, &error))?;
         // A dead process stays in its cgroup, unlisted, until its memory is freed.
         let mut removed = cgroup.remove();
-        while removed.is_err() && started.elapsed() < KEEPER_DEADLINE {
+        while removed.is_err() && started.elapsed() < keeper_end {
             tokio::time::sleep(POLL).await;
             removed = cgroup.remove();
         }

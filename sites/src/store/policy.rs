@@ -41,7 +41,7 @@ impl Default for Limits {
             path_bytes: 4095,
             path_depth: 256,
             header: Bytes::mib(1),
-            lock_wait: Duration::from_secs(30),
+            lock_wait: crate::deadlines::Deadlines::default().store,
         }
     }
 }

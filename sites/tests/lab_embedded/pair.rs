@@ -8,7 +8,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use ums_model::names::{Epoch, Fingerprint, ServiceName};
 use ums_model::spec::{ImageRef, ServiceSpec};
+use ums_nest::deadlines::Deadlines as NestDeadlines;
 use ums_sites::adapter::{CopyState, Dumped, ImageRequest, Restored, ServiceStatus, SiteAdapter, SiteResult};
+use ums_sites::deadlines::Deadlines;
 use ums_sites::embedded::{Embedded, EmbeddedConfig};
 
 /// Longest wait for anything that should happen within a moment.
@@ -107,6 +109,8 @@ fn open(dir: &Path, name: &str, number: u8) -> Embedded {
         program: program("UMS_BIN"),
         site_mounts: BTreeMap::new(),
         resolver: None,
+        deadlines: Deadlines::default(),
+        nest_deadlines: NestDeadlines::default(),
     })
     .unwrap()
 }

@@ -2,7 +2,7 @@
 //!
 //! [`lifecycle`] and [`images`] are about services that stay, [`journeys`], [`content`] and [`databases`] about services
 //! that move, [`refusals`] about what is refused before anything is stopped, [`breakdowns`] about what fails on the
-//! way, [`faults`] about links that are cut and daemons that are killed at every step, [`matrix`] about everything else that can go wrong at one.
+//! way, [`deadlines`] about what takes too long, [`faults`] about links that are cut and daemons that are killed at every step, [`matrix`] about everything else that can go wrong at one.
 //!
 //! They stand on [`rig`] (sites with short deadlines, and with whatever is wrong with them), [`script`] (services made of a
 //! line of shell or Perl), [`verdict`] (what an error must say), [`histories`] (what two sites tell about one
@@ -23,6 +23,7 @@ mod journeys;
 
 mod breakdowns;
 mod crowds;
+mod deadlines;
 mod faults;
 mod matrix;
 mod meddlers;

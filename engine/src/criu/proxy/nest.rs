@@ -4,30 +4,26 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::net::sockopt::socket_peercred;
 
 use super::channel::{Channel, wait};
 use crate::cgroup::{Cgroup, CgroupError};
-use crate::criu::link::{FromNest, FromProxy, MAX_LINE, RestoreDeadlines};
-
-/// Longest time between armed and go. Its end is only a belt: both the nest's and runc's end are noticed.
-const ARMED: Duration = Duration::from_secs(3600);
-
-/// How long the nest may take to read a line.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::criu::link::{FromNest, FromProxy, MAX_LINE};
+use crate::criu::restore::RestoreDeadlines;
 
 #[derive(Debug)]
 pub(super) struct Nest {
     stream: BufReader<UnixStream>,
+    deadlines: RestoreDeadlines,
 }
 
 impl Nest {
-    pub(super) fn connect(path: &Path) -> io::Result<Self> {
+    pub(super) fn connect(path: &Path, deadlines: RestoreDeadlines) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        stream.set_write_timeout(Some(deadlines.answer))?;
+        Ok(Self { stream: BufReader::new(stream), deadlines })
     }
 
     /// The cgroup in which the nest is: a place where a process may be that is not in the container's.
@@ -46,8 +42,8 @@ impl Nest {
     }
 
     /// Waits for go, and whether the nest wires the namespaces. The error says who does not want it any more.
-    pub(super) fn go(&mut self, runc: &Channel) -> Result<(RestoreDeadlines, bool), &'static str> {
-        let deadline = Instant::now() + ARMED;
+    pub(super) fn go(&mut self, runc: &Channel) -> Result<bool, &'static str> {
+        let deadline = Instant::now() + self.deadlines.images;
         let ready = wait(&[runc.0.as_fd(), self.stream.get_ref().as_fd()], deadline);
         match ready {
             Ok(0) => return Err("runc gave up before the images were complete"),
@@ -55,7 +51,7 @@ impl Nest {
             Err(_) => return Err("the images did not come in time"),
         }
         match self.read() {
-            Some(FromNest::Go { deadlines, wire }) => Ok((deadlines, wire)),
+            Some(FromNest::Go { wire }) => Ok(wire),
             _ => Err("the nest called the restore off"),
         }
     }

@@ -19,11 +19,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::channel::{Channel, Packet};
 use super::nest::Nest;
-use super::{CGROUP_VARIABLE, FIRST_REQUEST, SOCKET_VARIABLE, rewrite};
+use super::{CGROUP_VARIABLE, SOCKET_VARIABLE, rewrite};
 use crate::cgroup::Cgroup;
 use crate::criu::failure::CriuFailure;
 use crate::criu::frozen::confirm_frozen;
-use crate::criu::link::{FromProxy, HeldTree, RestoreDeadlines};
+use crate::criu::link::{FromProxy, HeldTree};
+use crate::criu::restore::RestoreDeadlines;
 use crate::criu::rpc::{Kind, Options, Request, Response};
 use crate::criu::swrk::MAX_MESSAGE;
 use crate::criu::tree::members;
@@ -43,12 +44,12 @@ const LOOK_FOR_END: Duration = Duration::from_millis(50);
 const READ_LOG: &str = "read the end of CRIU's log";
 
 /// Relays one restore. Whatever happens, runc gets an answer and the nest a word.
-pub(super) fn restore(criu: &Path, runc: &Channel) -> ExitCode {
-    let mut nest = match connect() {
+pub(super) fn restore(criu: &Path, runc: &Channel, deadlines: RestoreDeadlines) -> ExitCode {
+    let mut nest = match connect(deadlines) {
         Ok(nest) => nest,
         Err(error) => return refuse(runc, format!("the proxy of criu cannot reach the nest: {error}")),
     };
-    let mut restore = match Restore::prepare(criu, runc, &nest) {
+    let mut restore = match Restore::prepare(criu, runc, &nest, deadlines) {
         Ok(restore) => restore,
         Err(error) => {
             let cause = format!("the proxy of criu cannot prepare the restore: {error}");
@@ -57,8 +58,8 @@ pub(super) fn restore(criu: &Path, runc: &Channel) -> ExitCode {
         }
     };
     nest.tell(&FromProxy::Armed { proxy: own_pid() });
-    let (deadlines, wire) = match nest.go(runc) {
-        Ok(go) => go,
+    let wire = match nest.go(runc) {
+        Ok(wire) => wire,
         Err(reason) => {
             // CRIU has been asked for nothing, so it ends when its socket is closed.
             let failure = CriuFailure::ours(reason.to_owned(), "start the migration again", "");
@@ -66,7 +67,6 @@ pub(super) fn restore(criu: &Path, runc: &Channel) -> ExitCode {
             return refuse(runc, reason.to_owned());
         }
     };
-    restore.deadlines = deadlines;
     restore.until = Instant::now() + deadlines.restore;
     match restore.run(wire.then_some(&mut nest)) {
         Ok(tree) => {
@@ -84,9 +84,9 @@ pub(super) fn restore(criu: &Path, runc: &Channel) -> ExitCode {
     }
 }
 
-fn connect() -> io::Result<Nest> {
+fn connect(deadlines: RestoreDeadlines) -> io::Result<Nest> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{SOCKET_VARIABLE} is not set"));
-    Nest::connect(Path::new(&env::var_os(SOCKET_VARIABLE).ok_or_else(missing)?))
+    Nest::connect(Path::new(&env::var_os(SOCKET_VARIABLE).ok_or_else(missing)?), deadlines)
 }
 
 fn refuse(runc: &Channel, message: String) -> ExitCode {
@@ -119,14 +119,19 @@ struct Restore<'a> {
 
 impl<'a> Restore<'a> {
     /// Everything that can be done before the images are complete.
-    fn prepare(criu: &Path, runc: &'a Channel, nest: &Nest) -> Result<Self, String> {
+    fn prepare(
+        criu: &Path,
+        runc: &'a Channel,
+        nest: &Nest,
+        deadlines: RestoreDeadlines,
+    ) -> Result<Self, String> {
         let cgroup = env::var(CGROUP_VARIABLE).map_err(|_| format!("{CGROUP_VARIABLE} is not set"))?;
         let cgroup = serde_json::from_str(&cgroup).map_err(|error| format!("{CGROUP_VARIABLE}: {error}"))?;
         let home = nest.cgroup().map_err(|error| format!("no cgroup to go to: {}", chain(&error)))?;
         let (child, criu) =
             start(criu).map_err(|error| format!("cannot start {}: {error}", criu.display()))?;
 
-        let packet = runc.receive(Instant::now() + FIRST_REQUEST).map_err(|error| error.to_string())?;
+        let packet = runc.receive(Instant::now() + deadlines.request).map_err(|error| error.to_string())?;
         let bytes = packet.ok_or("runc is gone")?.bytes;
         let options = Request::decode(&bytes[..]).map_err(|error| error.to_string())?.opts;
         let options = options.unwrap_or_default();
@@ -145,7 +150,7 @@ impl<'a> Restore<'a> {
             work,
             log,
             request,
-            deadlines: RestoreDeadlines::default(),
+            deadlines,
             until: Instant::now(),
             answered: false,
             frozen: false,
@@ -303,7 +308,7 @@ impl<'a> Restore<'a> {
     fn lost(&self, whom: &str, error: &io::Error) -> CriuFailure {
         match error.kind() {
             io::ErrorKind::TimedOut => {
-                self.ours(&format!("the restore took longer than {} s", self.deadlines.restore.as_secs()))
+                self.ours(&format!("the restore took longer than {} s", self.deadlines.restore.as_secs_f64()))
             }
             _ => self.ours(&format!("lost {whom} during the restore: {error}")),
         }

@@ -130,7 +130,7 @@ fn unix(tree: &Tree, descriptors: &Descriptors, unchecked: &mut Vec<String>) -> 
     if held.is_empty() {
         return Vec::new();
     }
-    let sockets = match in_namespace_of(tree.first) {
+    let sockets = match in_namespace_of(tree.first, tree.patience) {
         Ok(sockets) => sockets,
         Err(error) => {
             unchecked.push(format!("whether unix sockets have connections to accept ({error})"));

@@ -62,7 +62,7 @@ pub(super) fn check(
     if held.is_empty() {
         return;
     }
-    match in_namespace_of(tree.first) {
+    match in_namespace_of(tree.first, tree.patience) {
         Ok(sockets) => peers(&held, &sockets, findings),
         Err(error) => unchecked.push(format!("whether unix sockets lead out of the service ({error})")),
     }

@@ -71,20 +71,19 @@ const ATTRIBUTE_SHUTDOWN: u16 = 6;
 /// Shut down in both directions, as a socket is whose other end was closed.
 const SHUT_DOWN: u8 = 3;
 
-/// How long the kernel may take for one piece of its answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// The kernel's pieces are not larger than this.
 const PIECE: usize = 64 << 10;
 /// How often to ask again when sockets come and go so fast that the answer was incomplete.
 const ATTEMPTS: u32 = 3;
 
-/// Asks in the network namespace of a process. Blocks; leaves the calling thread where it is.
-pub(super) fn in_namespace_of(pid: i32) -> io::Result<UnixSockets> {
+/// Asks in the network namespace of a process; `patience` is for one piece of the answer. Blocks; leaves the calling
+/// thread where it is.
+pub(super) fn in_namespace_of(pid: i32, patience: Duration) -> io::Result<UnixSockets> {
     let namespace = File::open(path(pid, "ns/net"))?;
     // A thread of its own, which ends with the answer: one cannot be sure to get back.
     let ask = || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        ask_often()
+        ask_often(patience)
     };
     let answer = thread::scope(|scope| {
         let thread = thread::Builder::new().name("unix-diag".to_owned()).spawn_scoped(scope, ask)?;
@@ -93,10 +92,10 @@ pub(super) fn in_namespace_of(pid: i32) -> io::Result<UnixSockets> {
     Ok(answer)
 }
 
-fn ask_often() -> io::Result<UnixSockets> {
+fn ask_often(patience: Duration) -> io::Result<UnixSockets> {
     let mut attempt = 1;
     loop {
-        let (sockets, complete) = ask()?;
+        let (sockets, complete) = ask(patience)?;
         if complete || attempt == ATTEMPTS {
             return Ok(sockets);
         }
@@ -104,10 +103,10 @@ fn ask_often() -> io::Result<UnixSockets> {
     }
 }
 
-fn ask() -> io::Result<(UnixSockets, bool)> {
+fn ask(patience: Duration) -> io::Result<(UnixSockets, bool)> {
     let socket =
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(patience))?;
     send(&socket, &request(), SendFlags::empty())?;
     receive(&socket)
 }

@@ -96,8 +96,12 @@ fn connections_to_accept_are_found_until_they_are_accepted() {
 fn what_passes_is_not_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let tree =
-        Tree { first: own_pid(), pids: vec![own_pid()], processes: vec![Process::read(own_pid()).unwrap()] };
+    let tree = Tree {
+        first: own_pid(),
+        pids: vec![own_pid()],
+        processes: vec![Process::read(own_pid()).unwrap()],
+        patience: ServiceQuery::default().sockets,
+    };
     let mut findings = Findings::default();
     let accept = || drop(listener.accept());
     // The first look finds it, then it is accepted.
