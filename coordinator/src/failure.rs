@@ -81,7 +81,9 @@ pub(crate) fn cut(site: &SiteName, doing: &str, error: &FrameError) -> WireError
     let message = format!("the link to site {site} failed while {doing}: {}", chain(error));
     match error {
         // Alive, but without the answer: it is late, not gone.
-        FrameError::Silent { .. } => WireError::new(ErrorCode::Timeout, message),
+        FrameError::Silent { .. } | FrameError::NoProgress { .. } => {
+            WireError::new(ErrorCode::Timeout, message)
+        }
         _ => WireError::new(ErrorCode::LinkCut, message),
     }
 }

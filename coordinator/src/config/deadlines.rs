@@ -75,7 +75,8 @@ pub struct Deadlines {
     #[serde(deserialize_with = "seconds")]
     pub act: Duration,
     /// The destination's reservation: how long it waits for the next step of a source that is connected but says
-    /// nothing. A link that is cut ends a reservation at once. Default 2 min.
+    /// nothing, and within an image or a dump for 4 KiB more of it. Longer than `freeze`, during which a dump may not
+    /// have begun. A link that is cut ends a reservation at once. Default 2 min.
     #[serde(deserialize_with = "seconds")]
     pub lease: Duration,
     /// How long a migration waits for its turn: behind others that leave this site, and then for a destination that has

@@ -31,6 +31,7 @@ impl<S: SiteAdapter> Arrival<'_, S> {
             let Self { link, stop, missing, .. } = self;
             // Both halves of the link are needed at once: one to read from, one to show a sign of life on.
             let frames = &mut link.frames;
+            frames.reader.demand(Some(core.config.deadlines.lease));
             let (reader, writer) = (&mut frames.reader, &mut frames.writer);
             let receive = async {
                 receive(&core, missing, reader, &moved).await.map_err(|error| match error {
@@ -46,6 +47,7 @@ impl<S: SiteAdapter> Arrival<'_, S> {
                     done.map_err(|error| failure::cut(&site, "receiving the image", &error))??;
                 }
             }
+            link.frames.reader.demand(None);
         }
         if core.config.faults.twice(Step::DestinationImage) {
             core.site.register_image(&self.offer.spec.image).await?;

@@ -72,6 +72,7 @@ impl<S: SiteAdapter> Arrival<'_, S> {
         let moved = AtomicU64::new(0);
         let observe = |stats: archive::RelayStats| moved.store(stats.bytes, Ordering::Relaxed);
         let frames = &mut self.link.frames;
+        frames.reader.demand(Some(deadlines.lease));
         let relaying = relay(&mut frames.reader, &mut nest, limits(&self.offer), observe);
         let relaying = chronicle.while_moving(journal, Phase::Transfer, &moved, expected, relaying);
         let relayed = tokio::select! {
@@ -79,6 +80,7 @@ impl<S: SiteAdapter> Arrival<'_, S> {
             () = self.stop.cancelled() => return Err(replaced()),
             relayed = tokio::time::timeout(deadlines.transfer, frames.writer.alive_while(relaying)) => relayed,
         };
+        frames.reader.demand(None);
         let relayed = relayed
             .map_err(|_| failure::late("receive the dump", deadlines.transfer))?
             .map_err(|error| failure::cut(&site, "receiving the dump", &error))?;

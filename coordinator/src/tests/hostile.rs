@@ -13,7 +13,7 @@ use ums_model::facts::Answer;
 use ums_model::message::{BlobInfo, Offer, PeerMessage};
 use ums_model::names::{Bytes, Digest, MigrationId};
 use ums_model::phase::Outcome;
-use ums_sites::adapter::CopyState;
+use ums_sites::adapter::{CopyState, ImageRequest, SiteAdapter};
 use ums_transfer::archive::{ArchiveWriter, Limits};
 use ums_transfer::link::{Greeting, Link, LinkError, Purpose, Version, connect};
 use ums_transfer::tls::{Dial, connect as connect_tls};
@@ -61,6 +61,19 @@ impl Siege {
     /// A reservation for `web`, with these blobs.
     fn reserved(&self, id: MigrationId, blobs: Vec<BlobInfo>) -> Link {
         let (link, answer) = self.begin(id, &changed(id, 1, |offer| offer.image.blobs = blobs));
+        assert!(matches!(answer, PeerMessage::Accept { .. }), "{answer:?}");
+        link
+    }
+
+    /// A reservation for `web`, with an image that is complete.
+    fn armable(&self, id: MigrationId) -> Link {
+        let redis = ImageRequest::Image("redis".to_owned());
+        let image = self.lab.runtime.block_on(self.lab.b.fake.import_image(&redis)).unwrap();
+        let offer = changed(id, 1, |offer| {
+            offer.image.digest = image.digest;
+            offer.spec.image = image;
+        });
+        let (link, answer) = self.begin(id, &offer);
         assert!(matches!(answer, PeerMessage::Accept { .. }), "{answer:?}");
         link
     }
@@ -349,6 +362,44 @@ fn silence_at_each_point() {
     assert!(siege.refused(&mut reserved).is_some());
     siege.over();
     drop(silent);
+}
+
+/// Signs of life are not enough: whoever takes a place for an arrival uses it, or it is given to others.
+#[test]
+fn nothing_but_signs_of_life() {
+    let blob = BlobInfo { digest: Digest::sha256([5; 32]), size: Bytes(1000) };
+    for due in ["an image", "the rest of a blob", "a dump"] {
+        let siege = Siege::with(|config| config.limits.migrations = 1.try_into().unwrap());
+        let id = new_id();
+        let mut link = match due {
+            "a dump" => siege.armable(id),
+            _ => siege.reserved(id, vec![blob]),
+        };
+        let refused = siege.lab.runtime.block_on(async {
+            match due {
+                "a dump" => link.frames.send(&PeerMessage::Arm { about: about(id, 1) }).await.unwrap(),
+                "an image" => {}
+                _ => {
+                    let mut archive = ArchiveWriter::new(&mut link.frames.writer, Limits::default());
+                    archive.open(&blob.digest.to_string(), &json!({})).await.unwrap();
+                }
+            }
+            let (reader, writer) = (&mut link.frames.reader, &mut link.frames.writer);
+            let refused = async {
+                loop {
+                    match reader.read_control::<PeerMessage>().await.unwrap().expect("a word before the end")
+                    {
+                        PeerMessage::Refused { error, .. } => return error,
+                        PeerMessage::Armed { .. } => {}
+                        other => panic!("not refused: {other:?}"),
+                    }
+                }
+            };
+            tokio::time::timeout(PATIENCE, writer.alive_while(refused)).await.expect(due).unwrap()
+        });
+        assert!(refused.message.contains("sent nothing of use for 2 s"), "{due}: {refused}");
+        siege.over();
+    }
 }
 
 /// However many links a paired site opens, it gets its share of the places, and the others have theirs.

@@ -25,6 +25,9 @@ pub enum FrameError {
     /// Not one byte arrived in time.
     #[error("nothing was heard from the other side for {} s", after.as_secs_f32())]
     Silent { after: Duration },
+    /// Signs of life came, and next to nothing else.
+    #[error("the other side was heard, but sent nothing of use for {} s", after.as_secs_f32())]
+    NoProgress { after: Duration },
     /// Not one byte was taken in time.
     #[error("the other side took no byte for {} s", after.as_secs_f32())]
     Stalled { after: Duration },

@@ -20,13 +20,23 @@ impl Patience {
 
     /// Awaits a sign. `Err`: patience is exhausted; holds the limit. Cancel safe if `sign` is.
     pub(super) async fn wait<T>(&mut self, sign: impl Future<Output = T>) -> Result<T, Duration> {
+        let sign = self.spend(sign).await?;
+        self.renew();
+        Ok(sign)
+    }
+
+    /// [`Patience::wait`] for a sign that may be worth nothing: only [`Patience::renew`] gives new patience.
+    pub(super) async fn spend<T>(&mut self, sign: impl Future<Output = T>) -> Result<T, Duration> {
         let left = self.limit.saturating_sub(self.spent);
         let meter = Meter { spent: &mut self.spent, since: Instant::now() };
         let waited = timeout(left, sign).await;
         drop(meter);
-        let sign = waited.map_err(|_| self.limit)?;
+        waited.map_err(|_| self.limit)
+    }
+
+    /// What was waited for until now does not count any more.
+    pub(super) fn renew(&mut self) {
         self.spent = Duration::ZERO;
-        Ok(sign)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Frames out of a byte stream.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -14,6 +16,9 @@ use crate::Deadlines;
 const READ_BUFFER: usize = 1024 * 1024;
 /// With less room than this the next read would be a small one; a new buffer is begun instead.
 const SMALLEST_READ: usize = 64 * 1024;
+/// So many bytes that are no keep-alive are progress. Single bytes are not, or a frame could be made to last for days;
+/// a link that does not bring this much in a minute or two brings no migration to its end either.
+const PROGRESS: usize = 4 * 1024;
 
 /// Reads frames.
 ///
@@ -25,13 +30,34 @@ pub struct FrameReader<R> {
     inner: R,
     buffer: BytesMut,
     patience: Patience,
+    demand: Option<Demand>,
     received: u64,
+}
+
+/// What must come besides keep-alives.
+#[derive(Debug)]
+struct Demand {
+    patience: Patience,
+    came: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads from `inner`; of the deadlines only `idle` is used.
     pub fn new(inner: R, deadlines: &Deadlines) -> Self {
-        Self { inner, buffer: BytesMut::new(), patience: Patience::new(deadlines.idle), received: 0 }
+        Self {
+            inner,
+            buffer: BytesMut::new(),
+            patience: Patience::new(deadlines.idle),
+            demand: None,
+            received: 0,
+        }
+    }
+
+    /// From now on the other side must not only be heard, but send 4 KiB of something else than keep-alives in every
+    /// `within` of waiting for it: [`FrameError::NoProgress`]. What the caller does between two reads does not count,
+    /// so a slow receiver blames nobody. `None`: being heard is enough again.
+    pub fn demand(&mut self, within: Option<Duration>) {
+        self.demand = within.map(|within| Demand { patience: Patience::new(within), came: 0 });
     }
 
     /// The next frame that is not a keep-alive, or `None` when the stream ended cleanly between two frames.
@@ -75,9 +101,20 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.buffer.reserve(needed.max(READ_BUFFER - self.buffer.len().min(READ_BUFFER)));
         }
         // Only whole reads are counted and kept, so a cancelled one has not happened.
-        match self.patience.wait(self.inner.read_buf(&mut self.buffer)).await {
+        let heard = self.patience.wait(self.inner.read_buf(&mut self.buffer));
+        let heard = match &mut self.demand {
+            None => heard.await,
+            Some(demand) => {
+                demand.patience.spend(heard).await.map_err(|after| FrameError::NoProgress { after })?
+            }
+        };
+        match heard {
             Ok(Ok(count)) => {
                 self.received += count as u64;
+                let is_sign_of_life = self.buffer.first() == Some(&(Kind::KeepAlive as u8));
+                if let Some(demand) = self.demand.as_mut().filter(|_| !is_sign_of_life) {
+                    demand.has_come(count);
+                }
                 Ok(count)
             }
             Ok(Err(source)) => Err(FrameError::Read { source }),
@@ -90,6 +127,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             Ok(None)
         } else {
             Err(FrameError::Cut { missing: missing(&self.buffer) })
+        }
+    }
+}
+
+impl Demand {
+    fn has_come(&mut self, count: usize) {
+        self.came += count;
+        if self.came >= PROGRESS {
+            self.came = 0;
+            self.patience.renew();
         }
     }
 }

@@ -115,6 +115,52 @@ async fn silence_and_standstill_end() {
     assert!(matches!(error, FrameError::Stalled { after: IMPATIENT }), "{error:?}");
 }
 
+/// How long a reader waits that demands progress. A piece every tenth of it is slow, also on a busy machine.
+const SLOW: Duration = Duration::from_millis(400);
+
+/// Sends the pieces one by one, and then nothing but the last one: how a reader that demands progress likes it, for three
+/// times as long as it waits.
+async fn bears(pieces: &[Vec<u8>], demand: Option<Duration>) -> Result<(), FrameError> {
+    let (near, mut far) = duplex(64 * 1024);
+    let mut reader = FrameReader::new(near, &Deadlines::default());
+    reader.demand(demand);
+    let send = async {
+        let last = pieces.last().into_iter().cycle();
+        for piece in pieces.iter().chain(last) {
+            far.write_all(piece).await.unwrap();
+            tokio::time::sleep(SLOW / 10).await;
+        }
+    };
+    let read = async {
+        loop {
+            reader.read().await?;
+        }
+    };
+    tokio::select! {
+        () = send => Ok(()),
+        read = tokio::time::timeout(3 * SLOW, read) => read.unwrap_or(Ok(())),
+    }
+}
+
+#[tokio::test]
+async fn signs_of_life_are_no_progress_but_a_slow_stream_is() {
+    let header = |kind: Kind, length: usize| {
+        let mut bytes = vec![kind as u8, 0, 0, 0];
+        bytes.extend(u32::try_from(length).unwrap().to_be_bytes());
+        bytes
+    };
+    let long = [header(Kind::Data, MAX_DATA), vec![1; MAX_DATA]].concat();
+    let in_pieces_of = |length: usize| long.chunks(length).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let keep_alive = vec![header(Kind::KeepAlive, 0)];
+    bears(&keep_alive, None).await.unwrap();
+    for idle in [keep_alive, vec![header(Kind::Data, 0)], in_pieces_of(8)] {
+        let error = bears(&idle, Some(SLOW)).await.unwrap_err();
+        assert!(matches!(error, FrameError::NoProgress { after: SLOW }), "{error:?}");
+    }
+    // One frame that takes minutes is on its way all the time.
+    bears(&in_pieces_of(2048), Some(SLOW)).await.unwrap();
+}
+
 #[tokio::test]
 async fn work_is_covered_by_keep_alives_and_they_are_not_seen() {
     let (near, mut far) = duplex(1024);
