@@ -162,7 +162,14 @@ impl<S: SiteAdapter> Core<S> {
         Err(WireError::new(ErrorCode::Stuck, message).with_hint(format!("ums status {service}")))
     }
 
-    async fn raise(&self, lane: &mut Lane, migration: Option<MigrationId>, epoch: Epoch, alarm: Alarm) {
+    /// Says `alarm` to people, once.
+    pub(crate) async fn raise(
+        &self,
+        lane: &mut Lane,
+        migration: Option<MigrationId>,
+        epoch: Epoch,
+        alarm: Alarm,
+    ) {
         if lane.desk().alarm() == Some((epoch, alarm)) {
             return;
         }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use ums_model::action::{Action, Word};
+use ums_model::action::{Action, Alarm, Word};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::facts::Answer;
 use ums_model::message::{About, PeerMessage};
@@ -79,6 +79,11 @@ pub(crate) async fn settle<S: SiteAdapter>(
             Ok(()) => {}
             Err(error) => {
                 tracing::warn!(service = %row.service, migration = %row.id, %error, "a step has to be tried again");
+                if error.code == ErrorCode::Stuck {
+                    // The site says that trying again alone will not do.
+                    let epoch = lane.standing().epoch();
+                    core.raise(lane, Some(row.id), epoch, Alarm::Stuck).await;
+                }
             }
         }
         tokio::select! {

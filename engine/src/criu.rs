@@ -12,6 +12,7 @@ pub mod mend;
 pub mod proxy;
 pub mod restore;
 pub mod rpc;
+pub mod running;
 pub mod swrk;
 pub mod tree;
 pub mod version;

@@ -14,7 +14,10 @@ use ums_model::names::ServiceName;
 use crate::state::{FileError, read_json, write_json};
 
 /// What is noted while a dump is in doubt.
-const DOUBT: &str = "its CRIU and its nest ended in the middle of a dump";
+const DOUBT: &str = "it is being dumped";
+
+/// What is noted when a doubt could not be resolved.
+const UNKNOWN: &str = "its CRIU and its nest ended in the middle of a dump";
 
 /// Notes that a dump begins. On `Err` it must not.
 pub(crate) fn doubt(path: &Path) -> Result<(), FileError> {
@@ -38,11 +41,23 @@ pub(crate) fn clear(path: &Path) {
     }
 }
 
-/// Resolves a doubt where no CRIU is left, by what the last one wrote into `images`: one that came to its own end has let
-/// go of the service.
+/// Ends a doubt where no CRIU is left, by what the last one wrote into `images`: one that came to its own end has let go
+/// of the service; of any other it stays unknown what it did.
 pub(crate) fn judge(path: &Path, images: &Path) {
-    if read_json::<String>(path).is_ok_and(|noted| noted == DOUBT) && came_to_its_end(images) {
-        clear(path);
+    if read_json::<String>(path).is_ok_and(|noted| noted == DOUBT) {
+        match came_to_its_end(images) {
+            true => clear(path),
+            false => note(path, UNKNOWN),
+        }
+    }
+}
+
+/// Whether it is known that the copy is not what it was, and will not be again. A dump that goes on is no harm.
+pub(crate) fn is_known(path: &Path) -> bool {
+    match read_json::<String>(path) {
+        Ok(harm) => harm != DOUBT,
+        Err(FileError::Read { source, .. }) => source.kind() != ErrorKind::NotFound,
+        Err(_) => true,
     }
 }
 
@@ -54,7 +69,7 @@ pub(crate) fn none(path: &Path, service: &ServiceName) -> Result<(), WireError> 
         Err(error) => error.to_string(),
     };
     let message = format!("service {service} stays frozen, because a dump has harmed it: {harm}");
-    let hint = format!("its memory is lost: begin it anew with ums stop {service}, then ums start {service}");
+    let hint = format!("its memory is lost; look at it: ums status {service}");
     Err(WireError::new(ErrorCode::Stuck, message).with_hint(hint))
 }
 
@@ -80,11 +95,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, service) = (dir.path().join("harm.json"), "web".parse::<ServiceName>().unwrap());
         doubt(&path).unwrap();
+        assert!(none(&path, &service).is_err() && !is_known(&path));
         judge(&path, dir.path());
-        assert!(none(&path, &service).is_err());
+        assert!(none(&path, &service).is_err() && is_known(&path));
+        doubt(&path).unwrap();
         std::fs::write(dir.path().join("dump.log"), "Dumping FAILED.\n").unwrap();
         judge(&path, dir.path());
         none(&path, &service).unwrap();
+        assert!(!is_known(&path));
         // What is known to be harmed is not a matter of logs.
         note(&path, "process 7 has died");
         judge(&path, dir.path());

@@ -164,6 +164,7 @@ impl Nest {
             record: self.record(),
             tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
             frozen: self.cgroup.is_frozen().unwrap_or(false),
+            harmed: crate::harm::is_known(&harm_path()),
             pid: self.service_pid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()),
             exit: self.exit(),
             since_unix_ms: self.since(),

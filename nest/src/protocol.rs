@@ -96,6 +96,9 @@ pub struct NestStatus {
     pub tasks: u32,
     /// Whether its cgroup reads back frozen.
     pub frozen: bool,
+    /// Whether a dump has harmed it: what is there is not the service any more, and is never let go.
+    #[serde(default)]
+    pub harmed: bool,
     /// Pid of its first process in the keeper's pid namespace.
     pub pid: Option<u32>,
     /// How it ended, if it did.

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use rustix::process::Pid;
 use tokio::io::AsyncWrite;
 use ums_engine::criu::dump::{ArmedDump, DumpError, DumpRequest};
+use ums_engine::criu::running::running;
 use ums_engine::files::{FilesError, ReadOptions, TreeForm, TreeItem, open_root, read_tree};
 use ums_engine::images::{self, Chunk, Tail, TailError, Tmpfs};
 use ums_engine::userns::IdRange;
@@ -226,7 +227,7 @@ impl Nest {
     /// that nobody answers it any more and ends by itself; killing it could leave its parasite in the service.
     pub(crate) async fn wait_for_orphans(&self) -> Result<(), WireError> {
         let deadline = tokio::time::Instant::now() + self.deadlines().orphan;
-        while let Some(pid) = running_criu() {
+        while let Some(pid) = running() {
             if tokio::time::Instant::now() >= deadline {
                 let message = format!("an earlier criu (pid {pid} in the nest's pid namespace) does not end");
                 return Err(WireError::new(ErrorCode::Stuck, message)
@@ -258,19 +259,6 @@ fn images_limit() -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kibibytes.map_or(FALLBACK_LIMIT, |free| (free * 1024).saturating_sub(HEADROOM).max(HEADROOM))
-}
-
-/// A process of the nest's own pid namespace that is CRIU, if there is one. What a service calls `criu` is in another.
-fn running_criu() -> Option<String> {
-    let own = std::fs::read_link("/proc/self/ns/pid").ok()?;
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let path = entry.path();
-        let comm = std::fs::read_to_string(path.join("comm")).ok()?;
-        let stat = std::fs::read_to_string(path.join("stat")).ok()?;
-        let dead = stat.rsplit_once(") ")?.1.starts_with(['Z', 'X']);
-        let ours = std::fs::read_link(path.join("ns/pid")).is_ok_and(|namespace| namespace == own);
-        (comm.trim() == "criu" && !dead && ours).then(|| entry.file_name().to_string_lossy().into_owned())
-    })
 }
 
 /// The images on their way: those that grow stay open until the dump has ended.

@@ -7,6 +7,7 @@
 
 mod abort;
 mod chart;
+pub mod criu_kill;
 mod output;
 mod own;
 pub mod plain;
@@ -36,7 +37,7 @@ pub struct Benchmark {
 }
 
 /// Every benchmark.
-pub const ALL: [Benchmark; 3] = [
+pub const ALL: [Benchmark; 4] = [
     Benchmark {
         name: "cold",
         measures: "stop-and-copy over 1 Gbit/s: total time over memory and over processes, against criu + tar over TLS + criu",
@@ -46,6 +47,11 @@ pub const ALL: [Benchmark; 3] = [
         name: "abort",
         measures: "how soon a service runs again after `ums abort`, wherever in a migration it comes",
         run: abort::abort,
+    },
+    Benchmark {
+        name: "criu-kill",
+        measures: "what becomes of a service whose CRIU is killed in the middle of a dump: unharmed, cured or lost",
+        run: criu_kill::criu_kill,
     },
     Benchmark {
         name: "faults",

@@ -243,6 +243,8 @@ struct Seen {
     record: Option<Record>,
     tasks: u32,
     frozen: bool,
+    /// Whether what is left of it is not the service any more.
+    harmed: bool,
     /// Whether its first process lives.
     runs: bool,
     /// In the keeper's pid namespace.
@@ -257,6 +259,7 @@ impl Seen {
             record: Some(status.record),
             tasks: status.tasks,
             frozen: status.frozen,
+            harmed: status.harmed,
             runs: status.pid.is_some(),
             pid: status.pid,
             exit: status.exit,
@@ -303,6 +306,8 @@ fn copy_state(seen: &Seen) -> CopyState {
         Some(Right::Discarded) => CopyState::Dead,
         _ if !seen.runs || seen.tasks == 0 => CopyState::Dead,
         _ if !seen.frozen => CopyState::Running,
+        // Nothing will ever run again of what stands there.
+        _ if seen.harmed => CopyState::Dead,
         Some(Right::Held) if whole => CopyState::Held,
         Some(Right::Dumped) if whole => CopyState::Frozen,
         Some(Right::Held | Right::Dumped) => CopyState::Dead,
@@ -339,5 +344,9 @@ mod tests {
         assert_eq!(state(Right::Discarded, 2, true), CopyState::Dead);
         assert_eq!(copy_state(&Seen { tasks: 2, runs: true, ..Seen::default() }), CopyState::Running);
         assert_eq!(copy_state(&Seen::default()), CopyState::Dead);
+        // One that was harmed is dead, unless it runs.
+        let harmed =
+            |frozen| copy_state(&Seen { tasks: 2, runs: true, harmed: true, frozen, ..Seen::default() });
+        assert_eq!((harmed(true), harmed(false)), (CopyState::Dead, CopyState::Running));
     }
 }

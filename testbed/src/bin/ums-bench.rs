@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         for Benchmark { name, measures, .. } in bench::ALL {
             match args.json {
                 true => println!("{}", serde_json::json!({ "name": name, "measures": measures })),
-                false => println!("{name:<8}{measures}"),
+                false => println!("{name:<10}{measures}"),
             }
         }
         return ExitCode::SUCCESS;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use super::faults::Fault;
 use super::sense::{End, may_end, senseless};
 use super::stage::Stage;
+use super::steps::Moment;
 use super::verdict::judge;
 use super::{memory, steps};
 use crate::cli::Outcome;
@@ -15,6 +16,7 @@ use crate::fault::{Role, Step};
 use crate::net::{A, B, SiteIndex};
 use crate::service::{Service, kill};
 use crate::shaper::{BitRate, Cut, Shape};
+use crate::site::Site;
 
 /// How long a fault lasts at most that ends nothing by itself: longer than every deadline of a rig's daemons.
 const LONGEST: Duration = Duration::from_secs(12);
@@ -143,24 +145,38 @@ impl Cell {
             Fault::FullSource => from.disk()?.fill(),
             Fault::FullDestination => to.disk()?.fill(),
             Fault::NoMemory => memory::take(rig.net().tag(), to),
-            Fault::Restarted => {
-                for site in [from, to] {
-                    let started = site.ums(&["start", name])?;
-                    // Where it is being moved the lock says no; where it is not, nothing is known of it.
-                    let may = site.index() == destination && steps::moment(self.step) >= steps::Moment::Told;
-                    ensure!(
-                        started.code == Some(1) || may,
-                        "a second copy may be started at {}: {started:?}",
-                        site.name()
-                    );
-                }
-                Ok(())
-            }
+            Fault::Restarted => self.restart(stage, name, from, to),
             Fault::SourceHostDies => from.lose_power(),
             Fault::DestinationHostDies => to.lose_power(),
             Fault::Again | Fault::Twice | Fault::ClockForward | Fault::ClockBack => {
                 bail!("{} is done by the daemon itself", self.fault)
             }
         }
+    }
+
+    /// What an orchestrator does that knows of no migration: it starts the service at both sites.
+    fn restart(&self, stage: &Stage, name: &str, from: &Site, to: &Site) -> Result<()> {
+        let refused = |site: &Site, started: Outcome, may: bool| {
+            ensure!(
+                started.code == Some(1) || may,
+                "a second copy may be started at {}: {started:?}",
+                site.name()
+            );
+            Ok(())
+        };
+        let moment = steps::moment(self.step);
+        refused(from, from.ums(&["start", name])?, false)?;
+        if self.step.role() == Role::Destination && moment >= Moment::Committed {
+            // The destination does what was decided in one go, and a start waits for it. So it has to go on.
+            return thread::scope(|scope| {
+                let start = scope.spawn(|| to.ums(&["start", name]));
+                thread::sleep(POLL);
+                stage.lift(to.index(), self.step)?;
+                let started = start.join().map_err(|_| anyhow!("the start's thread panicked"))??;
+                refused(to, started, true)
+            });
+        }
+        // Where it is being moved the lock says no; where it is not, nothing is known of it; where it runs, it was started.
+        refused(to, to.ums(&["start", name])?, moment >= Moment::Told)
     }
 }

@@ -22,6 +22,7 @@ mod databases;
 mod journeys;
 
 mod breakdowns;
+mod criu_kill;
 mod crowds;
 mod deadlines;
 mod faults;

@@ -1,14 +1,16 @@
-//! How long a decision takes. Not part of the tests: a number is no condition.
+//! Many decisions in a row, in the database and in slots: none is lost. How long one takes is printed, and no condition.
 
 use std::time::Instant;
 
 use super::*;
 
-/// `cargo nextest run -p ums-coordinator --run-ignored only --no-capture measure`, on the disk of UMS_MEASURE_DIR or of
+/// Each way.
+const DECISIONS: usize = 100;
+
+/// For the figures: `cargo xtask test -p ums-coordinator -- --no-capture many_decisions`, on the disk of UMS_MEASURE_DIR or of
 /// the directory for temporary files.
 #[tokio::test]
-#[ignore = "measures, and asserts nothing"]
-async fn measure_a_durable_decision() {
+async fn many_decisions_are_all_found_again() {
     let dir = std::env::var_os("UMS_MEASURE_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let home = tempfile::tempdir_in(dir).unwrap();
     let path = home.path().join("journal.db");
@@ -17,7 +19,7 @@ async fn measure_a_durable_decision() {
     for (what, full) in [("in the database", false), ("in a slot", true)] {
         journal.pretend_full(full).await;
         let mut took = Vec::new();
-        for _ in 0..300 {
+        for _ in 0..DECISIONS {
             let begun = Instant::now();
             decide(&journal, number).await;
             took.push(begun.elapsed());
@@ -31,10 +33,10 @@ async fn measure_a_durable_decision() {
         );
     }
     drop(journal);
-    let begun = Instant::now();
-    drop(Journal::open(&path).unwrap());
-    println!("opening it, with 300 decisions to be brought back: {:?}", begun.elapsed());
-    let begun = Instant::now();
-    drop(Journal::open(&path).unwrap());
-    println!("opening it again, 600 records: {:?}", begun.elapsed());
+    for what in ["what is in slots to be brought back", "nothing to be done"] {
+        let begun = Instant::now();
+        let journal = Journal::open(&path).unwrap();
+        println!("opening it, with {what}: {:?}", begun.elapsed());
+        assert_eq!(known(&journal).await, 2 * DECISIONS);
+    }
 }

@@ -78,10 +78,9 @@ fn images_come_once_and_whole() {
     assert!(intake.finish().unwrap_err().to_string().contains("it did not come to its end"));
 }
 
-/// What the checks add to a freeze. Prints; the bound is only there to notice a square.
+/// Prints what the checks add to a freeze: `cargo xtask test -p ums-engine -- --no-capture many_processes`.
 #[test]
-#[ignore = "a measurement: cargo xtask test -p ums-engine -- --run-ignored only --no-capture the_cost"]
-fn the_cost_of_admission() {
+fn a_dump_of_many_processes_is_admitted() {
     for (service, copies) in [("memhog", 1), ("memhog", 64)] {
         let dump = Dump::of(service).with_processes(copies);
         let directory = tempfile::tempdir().unwrap();
