@@ -6,6 +6,7 @@
 //! [`Policy::outgoing`]. Neither has to believe that the other one did. The defaults ([`Policy::default`]) allow what
 //! does no harm to a host and nothing else.
 
+mod files;
 mod glob;
 mod ports;
 
@@ -16,6 +17,7 @@ use crate::names::{Bytes, MountName, ServiceName, SiteName};
 use crate::plan::Blocker;
 use crate::spec::{PortPublish, ServiceSpec};
 
+pub use files::FilePolicy;
 pub use glob::Glob;
 pub use ports::PortRange;
 
@@ -44,6 +46,11 @@ pub struct Policy {
     /// Whether services from there may run without a user namespace of their own. The root of such a service is the root
     /// of this host within its capabilities, and its memory was written by the other site. Default: no.
     pub allow_no_user_namespace: bool,
+    /// Whether services from there that have no user namespace may bring set-uid and set-gid programs and file
+    /// capabilities. Services that have one always may. Default: no.
+    pub allow_set_uid: bool,
+    /// Whether services from there may bring device nodes. Default: no.
+    pub allow_devices: bool,
 }
 
 impl Default for Policy {
@@ -58,6 +65,8 @@ impl Default for Policy {
             ports: vec![PortRange::unprivileged()],
             site_mounts: Vec::new(),
             allow_no_user_namespace: false,
+            allow_set_uid: false,
+            allow_devices: false,
         }
     }
 }
@@ -192,8 +201,11 @@ impl Policy {
 }
 
 fn refusal(here: &SiteName, peer: &SiteName, why: String, change: &str) -> Blocker {
-    let remedy = format!("at site {here}, if that is meant to be allowed: ums sites policy {peer} {change}");
-    Blocker::new(ErrorCode::Refused, Some(here), why).with_remedy(remedy)
+    Blocker::new(ErrorCode::Refused, Some(here), why).with_remedy(remedy(here, peer, change))
+}
+
+fn remedy(here: &SiteName, peer: &SiteName, change: &str) -> String {
+    format!("at site {here}, if that is meant to be allowed: ums sites policy {peer} {change}")
 }
 
 /// The list with one more, as the command line takes it.

@@ -8,7 +8,7 @@ use tokio::io::AsyncRead;
 use ums_engine::criu::restore::{
     ArmedRestore, ProxyListener, RestoreError, Restoring, make_path, write_descriptors,
 };
-use ums_engine::files::{FileWriter, TreeWriter, WritePolicy, open_root};
+use ums_engine::files::{FileWriter, FilesError, Refusal, TreeWriter, WritePolicy, open_root};
 use ums_engine::images::admit::{Intake, IntakeError};
 use ums_engine::images::namespaces::adopt;
 use ums_engine::images::{self, Tmpfs};
@@ -17,6 +17,7 @@ use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
 use ums_model::names::Epoch;
 use ums_model::nest::{Right, Step, Wish};
+use ums_model::policy::FilePolicy;
 use ums_transfer::archive::{ArchiveEvent, ArchiveReader, Limits};
 use ums_transfer::frame::{Channel, FrameReader};
 
@@ -274,16 +275,25 @@ fn pipe_names(requirements: &RestoreRequirements) -> Result<Vec<String>, WireErr
     names.collect()
 }
 
-/// What a service's own files may be: it had the capabilities to make them at the source.
-const SERVICE_FILES: WritePolicy = WritePolicy {
-    devices: true,
-    setuid: true,
-    limits: ums_engine::files::Limits {
-        entries: 2_000_000,
-        bytes: ums_model::names::Bytes::gib(1024),
-        depth: 256,
-    },
-};
+/// How many files a service may bring.
+const FILES: ums_engine::files::Limits =
+    ums_engine::files::Limits { entries: 2_000_000, bytes: ums_model::names::Bytes::gib(1024), depth: 256 };
+
+/// A file that the policy for the source does not allow comes with the option that would.
+fn not_accepted(error: &FilesError, tree: &Tree) -> WireError {
+    let option = match error {
+        FilesError::Refused { reason: Refusal::Privileged, .. } => FilePolicy::SET_UID,
+        FilesError::Refused { reason: Refusal::Device { .. }, .. } => FilePolicy::DEVICES,
+        _ => return refused(error),
+    };
+    let place = match tree {
+        Tree::Upper => "its root".to_owned(),
+        Tree::Shm => "/dev/shm".to_owned(),
+        Tree::Volume(name) => format!("volume {name}"),
+    };
+    let message = format!("cannot take in the files of {place}: {error}");
+    WireError::new(ErrorCode::Refused, message).with_hint(option)
+}
 
 /// CRIU's own failures come with what to do about them.
 fn restore_failed(error: &RestoreError) -> WireError {
@@ -326,7 +336,9 @@ impl Unpack {
         let mut trees = BTreeMap::new();
         for (tree, root) in Tree::of_destination(&nest.recipe) {
             let root = open_root(&root).map_err(|error| refused(&error))?;
-            let writer = TreeWriter::new(root, SERVICE_FILES).map_err(|error| refused(&error))?;
+            let FilePolicy { set_uid: setuid, devices } = nest.recipe.files;
+            let policy = WritePolicy { devices, setuid, limits: FILES };
+            let writer = TreeWriter::new(root, policy).map_err(|error| refused(&error))?;
             trees.insert(tree, writer);
         }
         Ok(Self {
@@ -353,7 +365,7 @@ impl Unpack {
                         format!("the source sends files of {tree:?}, which this service does not have");
                     WireError::new(ErrorCode::RestoreFailed, message)
                 })?;
-                let file = writer.begin(&entry).map_err(|error| refused(&error))?;
+                let file = writer.begin(&entry).map_err(|error| not_accepted(&error, &tree))?;
                 Writing::File(file)
             }
         };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use ums_engine::userns::IdRange;
 use ums_frontman::layout::PlaceLayout;
 use ums_model::names::{MountName, VolumeName};
+use ums_model::policy::FilePolicy;
 use ums_model::spec::ServiceSpec;
 
 use crate::state::{FileError, read_json, write_json};
@@ -37,6 +38,9 @@ pub struct Recipe {
     /// The ids that are its own on this host, if it has a user namespace.
     #[serde(default)]
     pub ids: Option<IdRange>,
+    /// What may be among the files that another site sends of it. Not written by an older site: nothing special then.
+    #[serde(default)]
+    pub files: FilePolicy,
 }
 
 /// A host directory that appears inside the service.

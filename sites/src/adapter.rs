@@ -14,6 +14,7 @@ use ums_model::error::WireError;
 use ums_model::message::RestoreRequirements;
 use ums_model::names::{Bytes, Digest, Epoch, ServiceName};
 use ums_model::plan::{ServiceFacts, SiteFacts};
+use ums_model::policy::FilePolicy;
 use ums_model::spec::ServiceSpec;
 
 /// Why a site could not do what it was asked: already in the form that users and the other site see, because the
@@ -189,12 +190,15 @@ pub trait SiteAdapter: Send + Sync + 'static {
     /// Source, after RUNNING(E): end the frozen original and remove it (tree, files, volumes that moved, place). Ok if gone already.
     fn release(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<()>> + Send;
 
-    /// Destination: make everything that can exist before the freeze (nest, namespaces, fence closed, mounts, runc and CRIU waiting).
+    /// Destination: make everything that can exist before the freeze (nest, namespaces, fence closed, mounts, runc and CRIU
+    /// waiting). `files`: what may be among the files of the image and of the service; a file of the service that may not is
+    /// refused when it comes, with the option of the policy as its hint, and of the image's programs it is taken off.
     fn arm(
         &self,
         spec: &ServiceSpec,
         epoch: Epoch,
         requirements: &RestoreRequirements,
+        files: FilePolicy,
     ) -> impl Future<Output = SiteResult<()>> + Send;
     /// Destination: restore from an archive into HELD.
     fn restore(&self, name: &ServiceName, epoch: Epoch) -> impl Future<Output = SiteResult<Restore>> + Send;

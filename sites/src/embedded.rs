@@ -26,6 +26,7 @@ use ums_model::error::{ErrorCode, WireError, chain};
 use ums_model::message::RestoreRequirements;
 use ums_model::names::{Epoch, Fingerprint, MountName, ServiceName, SiteName};
 use ums_model::plan::{ServiceFacts, SiteFacts};
+use ums_model::policy::FilePolicy;
 use ums_model::spec::{ImageRef, ServiceSpec};
 use ums_nest::client::{ask, connect};
 use ums_nest::deadlines::{Deadlines as NestDeadlines, DeadlinesFile};
@@ -295,8 +296,9 @@ impl SiteAdapter for Embedded {
         spec: &ServiceSpec,
         epoch: Epoch,
         requirements: &RestoreRequirements,
+        files: FilePolicy,
     ) -> SiteResult<()> {
-        self.create_and_arm(spec, epoch, requirements).await
+        self.create_and_arm(spec, epoch, requirements, files).await
     }
 
     async fn restore(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<Restore> {

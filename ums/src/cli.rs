@@ -247,7 +247,7 @@ pub(crate) enum PairCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SitesCommand {
     /// Show what a paired site may do here; with options, change it first. Services that are here stay.
-    Policy(PolicyArgs),
+    Policy(Box<PolicyArgs>),
     /// Put a paired site out, at once. Migrations that are committed go on to their end.
     Revoke {
         /// The paired site.
@@ -287,6 +287,12 @@ pub(crate) struct PolicyArgs {
     /// Whether they may run without a user namespace of their own: their root is then root on this host.
     #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes", value_parser = ["yes", "no"])]
     pub(crate) allow_no_user_namespace: Option<String>,
+    /// Whether those without a user namespace may bring set-uid programs and file capabilities; others always may.
+    #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes", value_parser = ["yes", "no"])]
+    pub(crate) allow_set_uid: Option<String>,
+    /// Whether they may bring device nodes.
+    #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes", value_parser = ["yes", "no"])]
+    pub(crate) allow_devices: Option<String>,
     /// Begin with the defaults; other options are applied to them.
     #[arg(long)]
     pub(crate) reset: bool,

@@ -88,7 +88,7 @@ async fn client_command(context: &Context, command: Command) -> CallResult<u8> {
     match command {
         Command::Pair(command) => sites::pair(context, command).await,
         Command::Sites { command: None } => sites::list(context).await,
-        Command::Sites { command: Some(SitesCommand::Policy(args)) } => policy::policy(context, args).await,
+        Command::Sites { command: Some(SitesCommand::Policy(args)) } => policy::policy(context, *args).await,
         Command::Sites { command: Some(SitesCommand::Revoke { site }) } => {
             sites::revoke(context, &site).await
         }

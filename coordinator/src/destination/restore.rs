@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ums_model::destination;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::{Offer, PeerMessage};
-use ums_model::names::Bytes;
+use ums_model::names::{Bytes, SiteName};
 use ums_model::phase::Phase;
+use ums_model::policy::FilePolicy;
 use ums_model::standing::Record;
 use ums_sites::adapter::{Restore, Restored, SiteAdapter};
 use ums_transfer::archive::{self, relay};
@@ -28,6 +29,14 @@ fn limits(offer: &Offer) -> archive::Limits {
     let most = (said.plus_percent(100) + SLACK).get();
     let default = archive::Limits::default();
     archive::Limits { bytes: default.bytes.min(most), item_bytes: default.item_bytes.min(most), ..default }
+}
+
+/// The nest knows which option of a policy allows a file, and this site for whom.
+fn by_policy(error: WireError, peer: &SiteName, here: &SiteName) -> WireError {
+    match FilePolicy::remedy(&error.hint, peer, here) {
+        Some(remedy) => error.with_hint(remedy),
+        None => error,
+    }
 }
 
 impl<S: SiteAdapter> Arrival<'_, S> {
@@ -88,6 +97,8 @@ impl<S: SiteAdapter> Arrival<'_, S> {
             failure::relay("receiving the dump", &error, ErrorCode::LinkCut, ErrorCode::RestoreFailed)
         });
         let done = core.within(deadlines.held, "restore the service", done);
+        let here = &core.config.name;
+        let done = async { done.await.map_err(|error| by_policy(error, &site, here)) };
         let stats = match relayed {
             Ok(stats) => stats,
             // The nest knows why a restore failed; the broken stream is only what that looks like from here.

@@ -319,9 +319,16 @@ impl<S: SiteAdapter> Arrival<'_, S> {
         self.chronicle.enter(&core.journal, Phase::Arm).await;
         core.config.faults.at(Step::DestinationArm).await?;
         let times = if core.config.faults.twice(Step::DestinationArm) { 2 } else { 1 };
+        // As the policy is now: an operator may have changed it since the offer.
+        let files = core.policies.of(&self.chronicle.row().peer).files(&self.offer.spec);
+        if !files.set_uid {
+            let text =
+                "set-uid bits and file capabilities of the image are taken off: the policy for the source";
+            self.chronicle.note(&core.journal, text.to_owned()).await;
+        }
         let arm = async {
             for _ in 0..times {
-                core.site.arm(&self.offer.spec, self.about.epoch, &self.offer.restore).await?;
+                core.site.arm(&self.offer.spec, self.about.epoch, &self.offer.restore, files).await?;
             }
             Ok(())
         };

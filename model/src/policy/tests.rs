@@ -144,3 +144,23 @@ fn what_is_left_out_has_its_default_and_what_is_mistyped_is_refused() {
     // A site that says nothing about the user namespace has sent one without.
     assert!(!serde_json::from_str::<Wish>(r#"{"service": "web"}"#).unwrap().user_namespace);
 }
+
+#[test]
+fn rights_of_the_host_do_not_come_with_files() {
+    let (mut spec, mut policy) = (spec(), Policy::default());
+    let accepted = |policy: &Policy, spec: &ServiceSpec| {
+        let FilePolicy { set_uid, devices } = policy.files(spec);
+        (set_uid, devices)
+    };
+    spec.user_namespace = true;
+    assert_eq!(accepted(&policy, &spec), (true, false));
+    spec.user_namespace = false;
+    assert_eq!(accepted(&policy, &spec), (false, false));
+    policy.allow_set_uid = true;
+    assert_eq!(accepted(&policy, &spec), (true, false));
+    policy.allow_devices = true;
+    assert_eq!(accepted(&policy, &spec), (true, true));
+    let remedy = FilePolicy::remedy(FilePolicy::DEVICES, &peer(), &here()).unwrap();
+    assert!(remedy.ends_with("ums sites policy a --allow-devices yes"), "{remedy}");
+    assert_eq!(FilePolicy::remedy("ums doctor", &peer(), &here()), None);
+}

@@ -13,6 +13,7 @@ use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::RestoreRequirements;
 use ums_model::names::{Epoch, ServiceName};
 use ums_model::nest::{Record, Right};
+use ums_model::policy::FilePolicy;
 use ums_model::spec::{PortPublish, ServiceSpec};
 use ums_nest::deadlines::DeadlinesFile;
 use ums_nest::keeper::KeeperId;
@@ -24,7 +25,7 @@ use ums_nest::right;
 use super::remove::remove_tree;
 use super::{Embedded, blocking, chained, has_content, internal, recipe};
 use crate::adapter::{ServiceStatus, SiteResult};
-use crate::store::{ImageConfig, ImageId, Trust, UnpackPolicy};
+use crate::store::{ImageConfig, ImageId, UnpackPolicy};
 
 /// How often a keeper that starts is looked for.
 const KEEPER_POLL: Duration = Duration::from_millis(2);
@@ -40,7 +41,7 @@ impl Embedded {
             let _registry = self.registry.lock().await;
             self.refuse_taken(&spec.name)?;
             self.refuse_taken_ports(spec).await?;
-            self.create(spec, Trust::Local, Record::at_home(Epoch::ZERO)).await?;
+            self.create(spec, None, Record::at_home(Epoch::ZERO)).await?;
         }
         let started = async {
             self.ask(&spec.name, &Request::Start, self.config.deadlines.change).await?;
@@ -63,6 +64,7 @@ impl Embedded {
         spec: &ServiceSpec,
         epoch: Epoch,
         requirements: &RestoreRequirements,
+        files: FilePolicy,
     ) -> SiteResult<()> {
         spec.check().map_err(|error| chained(ErrorCode::BadRequest, &error))?;
         {
@@ -71,7 +73,7 @@ impl Embedded {
             self.refuse_taken_ports(spec).await?;
             self.refuse_taken_volumes(spec)?;
             let record = Record::prepared(epoch, requirements.tasks);
-            if let Err(error) = self.create(spec, Trust::Peer { setuid: true }, record).await {
+            if let Err(error) = self.create(spec, Some(files), record).await {
                 for volume in &spec.volumes {
                     // Made for it just now, and empty; one that was there before holds something or is in use.
                     let _ = std::fs::remove_dir(self.volume_dir(volume.name.as_str()));
@@ -165,13 +167,14 @@ impl Embedded {
         }
     }
 
-    /// Directories, recipe, record, keeper, link. Err = nothing of it is left but empty volumes.
-    async fn create(&self, spec: &ServiceSpec, trust: Trust, record: Record) -> SiteResult<()> {
+    /// Directories, recipe, record, keeper, link. `files`: what is accepted of another site, if the service is not this
+    /// one's. Err = nothing of it is left but empty volumes.
+    async fn create(&self, spec: &ServiceSpec, files: Option<FilePolicy>, record: Record) -> SiteResult<()> {
         let made = async {
             let taken = host::taken(&self.config.nest_deadlines.network)
                 .await
                 .map_err(|error| chained(ErrorCode::Internal, &error))?;
-            self.write_recipe(spec, trust, record, taken).await?;
+            self.write_recipe(spec, files, record, taken).await?;
             self.start_connected(&spec.name).await
         };
         if let Err(error) = made.await {
@@ -201,18 +204,19 @@ impl Embedded {
     async fn write_recipe(
         &self,
         spec: &ServiceSpec,
-        trust: Trust,
+        files: Option<FilePolicy>,
         record: Record,
         taken: Vec<u16>,
     ) -> SiteResult<()> {
         let (site, spec) = (self.clone(), spec.clone());
         blocking(move || {
             let image = ImageId(spec.image.digest);
-            let policy = UnpackPolicy { trust, ..UnpackPolicy::LOCAL };
+            let policy = files.map_or(UnpackPolicy::LOCAL, UnpackPolicy::of_peer);
             let missing = |error| chained(ErrorCode::ImageMissing, &error);
             let config = site.store.config(&image).map_err(missing)?;
             let rootfs = site.store.rootfs(&image, policy).map_err(missing)?;
-            let recipe = site.recipe_of(&spec, &config, rootfs.lower.clone(), &taken)?;
+            let mut recipe = site.recipe_of(&spec, &config, rootfs.lower.clone(), &taken)?;
+            recipe.files = files.unwrap_or_default();
             let dir = site.nest_dir(&spec.name);
             // Without a recipe it is what a crash has left, and must not become this service's files.
             remove_tree(dir.path())?;
@@ -287,6 +291,7 @@ impl Embedded {
             site_mounts,
             cgroup: self.cgroup_path(&spec.name),
             ids: spec.user_namespace.then(|| ids_of(&place)),
+            files: FilePolicy::default(),
             place,
         })
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ums_model::names::Bytes;
+use ums_model::policy::FilePolicy;
 
 /// Upper bounds of everything that is read from an image. An image that exceeds one is refused as a whole.
 ///
@@ -85,6 +86,12 @@ impl UnpackPolicy {
 
     /// For images of a paired site whose set-uid programs are not believed.
     pub const STRANGER: Self = Self { trust: Trust::Peer { setuid: false }, devices: Devices::Refuse };
+
+    /// For images of a paired site of whose files so much is accepted.
+    pub const fn of_peer(files: FilePolicy) -> Self {
+        let devices = if files.devices { Devices::Allow } else { Devices::Refuse };
+        Self { trust: Trust::Peer { setuid: files.set_uid }, devices }
+    }
 
     pub(super) const fn keeps_privilege(self) -> bool {
         match self.trust {

@@ -3,6 +3,7 @@
 use tokio::io::AsyncReadExt as _;
 use ums_model::error::ErrorCode;
 use ums_model::names::Epoch;
+use ums_model::policy::FilePolicy;
 use ums_sites::adapter::{CopyState, SiteAdapter};
 
 use crate::pair::{
@@ -98,7 +99,7 @@ async fn lab_what_cannot_be_armed_leaves_nothing() {
     let spec = a.status(&name).await.unwrap().spec;
     let mut requirements = a.restore_requirements(&name).await.unwrap();
     requirements.stdio_pipes[1] = Some("file:/etc/shadow".into());
-    b.arm(&spec, Epoch(3), &requirements).await.unwrap_err();
+    b.arm(&spec, Epoch(3), &requirements, FilePolicy::default()).await.unwrap_err();
     assert_nothing_left(&pair.state("b"), 0xb1);
 
     // Without files of an older service of that name, which was not removed to its end.

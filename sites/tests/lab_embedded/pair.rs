@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use ums_model::names::{Epoch, Fingerprint, ServiceName};
+use ums_model::policy::Policy;
 use ums_model::spec::{ImageRef, ServiceSpec};
 use ums_nest::deadlines::Deadlines as NestDeadlines;
 use ums_sites::adapter::{CopyState, Dumped, ImageRequest, Restored, ServiceStatus, SiteAdapter, SiteResult};
@@ -133,7 +134,8 @@ pub(crate) async fn arm(from: &Embedded, to: &Embedded, name: &ServiceName, epoc
         to.write_blob(&blob, &mut *bytes).await.unwrap();
     }
     to.register_image(&spec.image).await.unwrap();
-    to.arm(&spec, epoch, &requirements).await
+    let files = Policy::default().files(&spec);
+    to.arm(&spec, epoch, &requirements, files).await
 }
 
 /// Dumps into memory.

@@ -1,8 +1,9 @@
 //! Whole sites, real services: `ums`, runc, CRIU and namespaces, seen only from outside.
 //!
 //! [`lifecycle`] and [`images`] are about services that stay, [`journeys`], [`content`] and [`databases`] about services
-//! that move, [`refusals`] about what is refused before anything is stopped, [`breakdowns`] about what fails on the
-//! way, [`deadlines`] about what takes too long, [`faults`] about links that are cut and daemons that are killed at every step, [`matrix`] about everything else that can go wrong at one.
+//! that move, [`refusals`] about what is refused before anything is stopped, [`rights`] about files that give rights,
+//! [`breakdowns`] about what fails on the way, [`deadlines`] about what takes too long, [`faults`] about links that are cut
+//! and daemons that are killed at every step, [`matrix`] about everything else that can go wrong at one.
 //!
 //! They stand on [`rig`] (sites with short deadlines, and with whatever is wrong with them), [`script`] (services made of a
 //! line of shell or Perl), [`verdict`] (what an error must say), [`histories`] (what two sites tell about one
@@ -30,6 +31,7 @@ mod matrix;
 mod meddlers;
 mod operators;
 mod refusals;
+mod rights;
 
 use ums_testbed::patience::{PATIENCE, POLL, eventually};
 use ums_testbed::{rig, traces};

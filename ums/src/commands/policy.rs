@@ -62,8 +62,15 @@ fn changed(mut policy: Policy, args: &PolicyArgs) -> CallResult<Policy> {
     if let Some(most) = &args.max_disk {
         policy.max_disk = size(most)?;
     }
-    if let Some(word) = &args.allow_no_user_namespace {
-        policy.allow_no_user_namespace = word == "yes";
+    let words = [
+        (&args.allow_no_user_namespace, &mut policy.allow_no_user_namespace),
+        (&args.allow_set_uid, &mut policy.allow_set_uid),
+        (&args.allow_devices, &mut policy.allow_devices),
+    ];
+    for (word, allowed) in words {
+        if let Some(word) = word {
+            *allowed = word == "yes";
+        }
     }
     Ok(policy)
 }
@@ -99,6 +106,8 @@ fn lines(policy: &Policy) -> Vec<(&'static str, String)> {
         ("--ports", list(&policy.ports)),
         ("--site-mounts", list(&policy.site_mounts)),
         ("--allow-no-user-namespace", yes(policy.allow_no_user_namespace)),
+        ("--allow-set-uid", yes(policy.allow_set_uid)),
+        ("--allow-devices", yes(policy.allow_devices)),
     ]
 }
 
@@ -134,6 +143,8 @@ mod tests {
         );
         assert!(after(&["--allow-no-user-namespace"]).unwrap().allow_no_user_namespace);
         assert!(!after(&["--allow-no-user-namespace", "no"]).unwrap().allow_no_user_namespace);
+        let files = after(&["--allow-set-uid", "yes", "--allow-devices", "yes"]).unwrap();
+        assert!(files.allow_set_uid && files.allow_devices && !files.allow_no_user_namespace);
     }
 
     #[test]

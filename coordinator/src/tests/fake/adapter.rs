@@ -11,6 +11,7 @@ use ums_model::message::RestoreRequirements;
 use ums_model::names::{Bytes, Digest, Epoch, Fingerprint, ServiceName};
 use ums_model::phase::Approach;
 use ums_model::plan::{CgroupLayout, PortInUse, ServiceFacts, SiteFacts};
+use ums_model::policy::FilePolicy;
 use ums_model::spec::{ImageRef, ServiceSpec};
 use ums_sites::adapter::{
     Blob, CopyState, Dump, Dumped, ImageRequest, NestStream, Restore, Restored, ServiceStatus, SiteAdapter,
@@ -321,7 +322,13 @@ impl SiteAdapter for Fake {
         Ok(())
     }
 
-    async fn arm(&self, spec: &ServiceSpec, epoch: Epoch, needs: &RestoreRequirements) -> SiteResult<()> {
+    async fn arm(
+        &self,
+        spec: &ServiceSpec,
+        epoch: Epoch,
+        needs: &RestoreRequirements,
+        _files: FilePolicy,
+    ) -> SiteResult<()> {
         self.may_fail("arm")?;
         assert_eq!(needs.tasks, TASKS);
         if !matches!(self.copy(&spec.name), CopyState::Absent | CopyState::Prepared) {
