@@ -50,7 +50,7 @@ impl<S: SiteAdapter> Core<S> {
                 Action::Freeze => self.freeze(lane, &[CopyState::Frozen, CopyState::Gone]).await?,
                 Action::Bury => self.freeze(lane, &[CopyState::Gone]).await?,
                 Action::Thaw => self.thaw(lane).await?,
-                Action::Open => self.open(lane).await?,
+                Action::Open => self.open(lane, migration).await?,
                 Action::Discard => {
                     let doing = format!("discard the copy of {}", lane.service());
                     let epoch = lane.standing().epoch();
@@ -130,12 +130,15 @@ impl<S: SiteAdapter> Core<S> {
     }
 
     /// Opens the fence. At the source the site has done so with the thaw.
-    async fn open(&self, lane: &Lane) -> Result<(), WireError> {
+    async fn open(&self, lane: &Lane, migration: Option<MigrationId>) -> Result<(), WireError> {
         let (service, standing) = (lane.service(), lane.standing());
         if matches!(standing.role(), Role::Source(_)) {
             return Ok(());
         }
-        self.config.faults.at(Step::DestinationRunning).await?;
+        // It is repeated for every service that has arrived whenever a daemon starts, and is no step of a migration then.
+        if migration.is_some() {
+            self.config.faults.at(Step::DestinationRunning).await?;
+        }
         let doing = format!("open the ports of service {service}");
         if self.config.faults.twice(Step::DestinationRunning) {
             let open = self.site.open(service, standing.epoch());
