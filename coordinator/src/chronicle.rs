@@ -182,6 +182,11 @@ impl Chronicle {
         !self.ending.swap(true, Ordering::SeqCst)
     }
 
+    /// Whether somebody ends it, or has.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
     /// The number of the last event that was kept, now and whenever it changes.
     pub(crate) fn follow(&self) -> watch::Receiver<u64> {
         self.last.subscribe()

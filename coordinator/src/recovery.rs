@@ -65,8 +65,10 @@ pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>, row: MigrationRow) {
         let holder = core.holder(Some(row.id), "waiting for the other site", hold);
         let stop = holder.stop.clone();
         let mut lane = core.desks.desk(&row.service).wait(holder).await;
-        // Somebody else may have brought it to its end meanwhile.
-        if core.chronicles.of(row.id).is_none() || lane.standing().epoch() != row.epoch {
+        // Somebody else may have brought it to its end meanwhile. Whoever wants to begin the next migration at once must
+        // not be told that this one is under way.
+        let has_ended = core.chronicles.of(row.id).is_none_or(|chronicle| chronicle.is_ending());
+        if has_ended || lane.standing().epoch() != row.epoch {
             return;
         }
         if settle(&core, &mut lane, &row, None, &stop).await == Settled::Yes {
