@@ -19,7 +19,7 @@ use ums_model::plan::{Blocker, LinkFacts, SiteFacts};
 use ums_model::policy::Wish;
 use ums_sites::adapter::SiteAdapter;
 use ums_transfer::frame::{Channel, FrameError, Kind, MAX_DATA};
-use ums_transfer::link::{Link, Purpose};
+use ums_transfer::link::{Link, Purpose, Version};
 
 use crate::clock::ms;
 use crate::core::Core;
@@ -161,7 +161,7 @@ pub(crate) async fn serve<S: SiteAdapter>(core: &Core<S>, mut link: Link) -> Res
             }
             PeerMessage::Query { about } => {
                 let answer = journal_says(core, &link.peer.fingerprint, &about).await?;
-                PeerMessage::State { about, answer }
+                PeerMessage::State { about, answer: in_words_of(link.version, answer) }
             }
             other => {
                 let what = other.about().map_or("this".to_owned(), |about| about.service.to_string());
@@ -209,6 +209,11 @@ pub(crate) async fn has_image<S: SiteAdapter>(core: &Core<S>, image: &Digest) ->
         Err(error) if error.code == ErrorCode::ImageMissing => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// An answer in the words of the version that a link speaks.
+pub(crate) fn in_words_of(version: Version, answer: Answer) -> Answer {
+    if version < Version::LOST { answer.without_lost() } else { answer }
 }
 
 /// What this journal says to `asker` about a migration. Only the site that a migration is bound to hears about it:

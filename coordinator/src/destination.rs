@@ -8,6 +8,7 @@
 //! When a link ends while the copy is HELD, the copy stays, and this site asks the source from time to time.
 
 mod image;
+mod lost;
 mod restore;
 mod steps;
 mod words;
@@ -23,6 +24,8 @@ use ums_transfer::link::Link;
 use crate::core::Core;
 use crate::failure;
 use crate::recovery::attend;
+
+pub(crate) use lost::correct_after_restart;
 
 /// Serves one link that a paired site opened for the migration `id`, until that site closes it. `Err` is for this
 /// site's log; the other one was told what it needs.

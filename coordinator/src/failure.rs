@@ -121,3 +121,14 @@ pub(crate) fn late(doing: &str, after: Duration) -> WireError {
 pub(crate) fn no_service(service: &ServiceName, site: &SiteName) -> WireError {
     WireError::new(ErrorCode::ServiceNotFound, format!("there is no service {service} at site {site}"))
 }
+
+/// What began as `cause` has left no copy at either site.
+pub(crate) fn no_copy_left(service: &ServiceName, cause: WireError) -> WireError {
+    match cause.code {
+        ErrorCode::Lost => cause,
+        _ => WireError::new(
+            ErrorCode::Lost,
+            format!("no copy of {service} is left at either site: {}", cause.message),
+        ),
+    }
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ums_model::destination;
 use ums_model::error::WireError;
-use ums_model::names::{Epoch, ServiceName};
+use ums_model::names::{Epoch, MigrationId, ServiceName};
 use ums_model::phase::Outcome;
 use ums_model::source;
 use ums_model::standing::Record;
@@ -16,12 +16,13 @@ use ums_sites::adapter::{CopyState, ServiceStatus, SiteAdapter};
 
 use crate::core::Core;
 use crate::desk::{Desk, Hold, Lane};
+use crate::destination::correct_after_restart;
 use crate::failure;
 use crate::journal::{JournalError, MigrationRow, Role};
 use crate::settle::{
     Settled, advance, conclude, is_settled, next_pause, outcome, settle, word_for_returning,
 };
-use crate::source::tell_abort;
+use crate::source::tell_end;
 
 /// Brings every service to where the journal says that it stands. `Err`: the journal cannot be read, and no service
 /// may be touched. Safe to repeat.
@@ -39,6 +40,8 @@ pub(crate) async fn recover<S: SiteAdapter>(core: &Arc<Core<S>>) -> Result<(), J
             stale.push(row);
         }
     }
+    // Those that end below are told by whoever ends them.
+    let untold = core.journal.untold().await?;
     adopt_strangers(core).await;
     for desk in core.desks.all() {
         match under_way.remove(desk.name()) {
@@ -50,10 +53,7 @@ pub(crate) async fn recover<S: SiteAdapter>(core: &Arc<Core<S>>) -> Result<(), J
         let ended = Arc::clone(core);
         end(core, async move { conclude_stale(&ended, row).await }).await;
     }
-    for row in core.journal.untold().await? {
-        let core = Arc::clone(core);
-        core.tasks.clone().spawn(async move { tell_abort(&core, row.id).await });
-    }
+    untold.into_iter().for_each(|row| tell(core, row.id));
     Ok(())
 }
 
@@ -73,7 +73,6 @@ pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>, row: MigrationRow) {
         }
         if settle(&core, &mut lane, &row, None, &stop).await == Settled::Yes {
             finish(&core, lane, &row).await;
-            tell_abort(&core, row.id).await;
         }
     });
 }
@@ -87,9 +86,17 @@ async fn end<S: SiteAdapter>(core: &Core<S>, ending: impl Future<Output = ()> + 
     }
 }
 
-async fn finish<S: SiteAdapter>(core: &Core<S>, lane: Lane, row: &MigrationRow) {
+async fn finish<S: SiteAdapter>(core: &Arc<Core<S>>, lane: Lane, row: &MigrationRow) {
     let outcome = outcome(&lane.standing());
-    conclude(core, lane, row, outcome, None, false).await;
+    if conclude(core, lane, row, outcome, None, false).await == Settled::Yes {
+        tell(core, row.id);
+    }
+}
+
+/// Nobody waits for the other site to hear of an end.
+fn tell<S: SiteAdapter>(core: &Arc<Core<S>>, id: MigrationId) {
+    let core = Arc::clone(core);
+    core.tasks.clone().spawn(async move { tell_end(&core, id).await });
 }
 
 /// Services that the site has and the journal never heard of. One that never migrated is nobody else's and was
@@ -147,6 +154,9 @@ async fn recover_resting<S: SiteAdapter>(core: &Arc<Core<S>>, desk: &Arc<Desk>) 
     if !is_settled(&desk.standing()) {
         tracing::error!(service = %desk.name(), standing = %desk.standing(), "a service in a migration that has no row");
     }
+    if let Err(error) = correct_after_restart(core, desk.name(), &desk.standing()).await {
+        tracing::warn!(service = %desk.name(), %error, "cannot correct the end of a migration; its source says it again");
+    }
     if let Err(error) = turn(core, desk).await {
         tracing::warn!(service = %desk.name(), %error, "a step of the recovery has to be tried again");
         let (core, desk) = (Arc::clone(core), Arc::clone(desk));
@@ -173,21 +183,45 @@ async fn turn<S: SiteAdapter>(core: &Core<S>, desk: &Arc<Desk>) -> Result<(), Wi
 }
 
 /// A migration that ended in the records but not in its row, and after which the service has gone on.
-async fn conclude_stale<S: SiteAdapter>(core: &Core<S>, row: MigrationRow) {
+async fn conclude_stale<S: SiteAdapter>(core: &Arc<Core<S>>, row: MigrationRow) {
     let records = match core.journal.records_of(row.id).await {
         Ok(records) => records,
         Err(error) => {
             return tracing::error!(error = failure::chain(&error), "cannot end an interrupted migration");
         }
     };
-    let done = records.iter().any(|record| match record {
-        Record::Source(event) => event.step == source::Step::RunningArrived,
-        Record::Destination(event) => event.step == destination::Step::RunningWritten,
+    let lane = core.desks.desk(&row.service).wait(core.holder(Some(row.id), "recovering", Hold::Brief)).await;
+    match conclude(core, lane, &row, outcome_of(&records), None, false).await {
+        Settled::Yes => tell(core, row.id),
+        Settled::NotYet => {
+            tracing::warn!(error = failure::chain(&JournalError::Closed), "the recovery was interrupted");
+        }
+    }
+}
+
+/// What the records of a migration came to that is over.
+pub(crate) fn outcome_of(records: &[Record]) -> Outcome {
+    use {destination::Step as D, source::Step as S};
+    let has = |wanted: fn(&Record) -> bool| records.iter().any(wanted);
+    let done = has(|record| match record {
+        Record::Source(event) => event.step == S::RunningArrived,
+        Record::Destination(event) => event.step == D::RunningWritten,
         Record::Created | Record::Removed => false,
     });
-    let outcome = if done { Outcome::Done } else { Outcome::RolledBack };
-    let lane = core.desks.desk(&row.service).wait(core.holder(Some(row.id), "recovering", Hold::Brief)).await;
-    if conclude(core, lane, &row, outcome, None, false).await == Settled::NotYet {
-        tracing::warn!(error = failure::chain(&JournalError::Closed), "the recovery was interrupted");
+    let lost = has(|record| match record {
+        Record::Source(event) => event.step == S::LostDeclared,
+        Record::Destination(event) => event.step == D::LostHeard,
+        Record::Created | Record::Removed => false,
+    });
+    // Decided against, and dead before it was thawed.
+    let died = has(|record| matches!(record, Record::Source(event) if event.step == S::OwnCopyDead))
+        && has(|record| {
+            matches!(record, Record::Source(event)
+                if matches!(event.step, S::AbortDecided | S::RevokedDecided))
+        });
+    match (done, lost || died) {
+        (true, _) => Outcome::Done,
+        (false, true) => Outcome::Lost,
+        (false, false) => Outcome::RolledBack,
     }
 }

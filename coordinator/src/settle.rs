@@ -127,6 +127,7 @@ pub(crate) fn is_settled(standing: &Standing) -> bool {
                 | destination::Stage::Running
                 | destination::Stage::Refused
                 | destination::Stage::Aborted
+                | destination::Stage::Lost
                 | destination::Stage::Stuck
         ),
     }
@@ -144,6 +145,7 @@ pub(crate) fn outcome(standing: &Standing) -> Outcome {
         Half::Destination(half) => match half.stage() {
             destination::Stage::Running => Outcome::Done,
             destination::Stage::Stuck => Outcome::Stuck,
+            destination::Stage::Lost => Outcome::Lost,
             _ => Outcome::RolledBack,
         },
     }
@@ -163,7 +165,10 @@ fn clear_remains(standing: &Standing, seen: Seen, actions: &mut Vec<Action>) {
     let deed = match standing.role() {
         Half::Source(half) if half.stage() == source::Stage::Released => Action::Release,
         Half::Destination(half)
-            if matches!(half.stage(), destination::Stage::Refused | destination::Stage::Aborted) =>
+            if matches!(
+                half.stage(),
+                destination::Stage::Refused | destination::Stage::Aborted | destination::Stage::Lost
+            ) =>
         {
             Action::Discard
         }
@@ -299,10 +304,14 @@ pub(crate) async fn conclude<S: SiteAdapter>(
     }
     let error = match outcome {
         Outcome::Done => None,
-        _ => Some(chronicle.blamed().await.or(cause).unwrap_or_else(|| unexplained(row, outcome))),
+        _ => {
+            let cause = chronicle.blamed().await.or(cause).unwrap_or_else(|| unexplained(row, outcome));
+            let is_lost = outcome == Outcome::Lost;
+            Some(if is_lost { failure::no_copy_left(&row.service, cause) } else { cause })
+        }
     };
-    // Only an abort has to be told: of any other end the other site knows, or cannot be told by this one.
-    let told = told || outcome != Outcome::RolledBack;
+    // Only an abort and a loss have to be told: of any other end the other site knows, or cannot be told by this one.
+    let told = told || !matches!(outcome, Outcome::RolledBack | Outcome::Lost);
     if matches!(outcome, Outcome::Done | Outcome::RolledBack) {
         lane.raise(None);
     }
@@ -327,9 +336,8 @@ pub(crate) async fn conclude<S: SiteAdapter>(
 /// What is said about a migration whose cause of failure was lost with a restart.
 fn unexplained(row: &MigrationRow, outcome: Outcome) -> WireError {
     let code = match outcome {
-        Outcome::Lost => ErrorCode::Lost,
         Outcome::Stuck => ErrorCode::Stuck,
-        Outcome::Done | Outcome::RolledBack => ErrorCode::Aborted,
+        Outcome::Done | Outcome::RolledBack | Outcome::Lost => ErrorCode::Aborted,
     };
     WireError::new(
         code,

@@ -33,7 +33,7 @@ use crate::queue::Place;
 use crate::recovery::attend;
 use crate::settle::{Settled, conclude, outcome, settle};
 use talk::unless;
-pub(crate) use tell::tell_abort;
+pub(crate) use tell::tell_end;
 
 /// What a user wants.
 #[derive(Debug, Clone)]
@@ -252,7 +252,7 @@ impl<S: SiteAdapter> Migration<S> {
         drop(place);
         let settled = conclude(&core, lane, &row, outcome, cause, !offered).await;
         if settled == Settled::Yes {
-            tell_abort(&core, row.id).await;
+            tell_end(&core, row.id).await;
         }
     }
 

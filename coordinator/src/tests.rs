@@ -9,6 +9,7 @@ mod crashes;
 mod doubles;
 mod hostile;
 mod keys;
+mod lost;
 mod moves;
 mod policies;
 mod refusals;

@@ -64,6 +64,9 @@ pub enum Word {
     Abort,
     /// Source: it is decided, for: run it. Answered with [`Word::State`].
     Commit,
+    /// Source: no copy is left, here or there. Answered with [`Word::State`], and repeated until the answer says that it
+    /// was heard.
+    Lost,
     /// Either: what do you know about this epoch? Answered with [`Word::State`].
     Query,
     /// Either: what this site's journal says about the epoch.

@@ -15,10 +15,14 @@
 //!                    ├────────────────┴─────│────────────┘ └──────────┬───────┘    │  Written   │ │
 //!                    ▼                      │                         ▼            │            │ ▼
 //!                 Aborted                   │                      Refused ◄───────┼────────────┘ Stuck
+//!                    │                      │                         │            │
+//!                    └──────────────────────┴─────────┬───────────────┘            │
+//!                                                     ▼ LostHeard                  │
+//!                                                    Lost                          │
 //! ```
 //! Not drawn: `Reserved` and `Restoring` lead to `Refused` by `RefusedWritten`, when the restore fails. From `Idle`,
-//! `Refused` and `Aborted` only a *newer* epoch leads on: an offer, or a tombstone for an offer that is still on its
-//! way.
+//! `Refused`, `Aborted` and `Lost` only a *newer* epoch leads on: an offer, or a tombstone for an offer that is still on its
+//! way. The same holds for `Lost`: this site never runs that epoch, and it says that nobody does.
 //!
 //! The proof that a tree is gone stays one, because its nest starts nothing before the fence may open: see
 //! [`crate::nest`].
@@ -36,6 +40,7 @@
 //! | restore | Restoring | restore fails, crash here | Refused | source, thawed |
 //! | | Held | link cut, source gone, crash of the Coordinator here | stays Held and asks | nobody here, until the source decides |
 //! | | Held | the tree dies | Refused | source |
+//! | | Refused, Aborted | the source's copy dies too, and it says so | Lost | nobody, and both sites say so |
 //! | commit, resume | CommitSeen | crash of the Coordinator | Granted, thaw, Running | destination |
 //! | | CommitSeen | the tree dies | Refused | source, after REVOKED |
 //! | | Granted | crash of the Coordinator | thaw again, Running | destination |
@@ -114,6 +119,8 @@ pub enum Stage {
     Refused,
     /// ABORTED(E): a tombstone, E never runs here.
     Aborted,
+    /// A tombstone like the two before, and more: the source has said that no copy is left there either.
+    Lost,
     /// Granted, died, and may have left traces outside: only an operator can say who runs.
     Stuck,
 }
@@ -157,6 +164,8 @@ pub enum Step {
     TreeGone,
     /// REFUSED(E): this site will never run E. Also for an epoch that was committed but of which nothing is here.
     RefusedWritten,
+    /// The source said that no copy of E is left. Only behind a tombstone, or as one for an epoch whose offer never came.
+    LostHeard,
     /// Granted, gone, and REFUSED would be a lie.
     StuckDeclared,
     /// An operator took the decision upon himself.
@@ -191,7 +200,7 @@ impl Destination {
 
     /// Whether a new offer could be accepted, the epoch aside.
     pub const fn is_resting(&self) -> bool {
-        matches!(self.stage, Stage::Idle | Stage::Refused | Stage::Aborted)
+        matches!(self.stage, Stage::Idle | Stage::Refused | Stage::Aborted | Stage::Lost)
     }
 
     /// Whether the run-right is here. At most one site ever says yes.
@@ -222,6 +231,7 @@ impl Destination {
             Stage::Running => Answer::Running,
             Stage::Refused => Answer::Refused,
             Stage::Aborted => Answer::Aborted,
+            Stage::Lost => Answer::Lost,
             Stage::Stuck => Answer::Stuck,
         }
     }

@@ -24,8 +24,9 @@ impl CopyState {
 words! {
     /// What a site says about one epoch `E` of a service, derived from its journal and nothing else.
     ///
-    /// An answer that arrives late stays true in the ways that matter: `running`, `refused`, `aborted`, `committed`
-    /// and `over` are final, `held` ends only by a decision of the source, and no decision is ever taken on the others.
+    /// An answer that arrives late stays true in the ways that matter: `running`, `refused`, `aborted`, `committed`,
+    /// `over` and `lost` are final, `held` ends only by a decision of the source, and no decision is ever taken on the
+    /// others.
     pub enum Answer ("answer") {
         /// No record of `E` or anything newer.
         NeverHeard = "never-heard",
@@ -48,7 +49,22 @@ words! {
         /// `E` is past here: something newer was seen, `E` never ran at this site by a grant, and never will. To a
         /// source that is as good as `refused`, to a destination as good as `aborted`. Final.
         Over = "over",
+        /// This is the destination of `E`, never ran it, and the source said that no copy of `E` is left anywhere. To a
+        /// source that is as good as `refused`. Final.
+        Lost = "lost",
         /// An operator must decide; nothing moves by itself.
         Stuck = "stuck",
+    }
+}
+
+impl Answer {
+    /// The same in the words of a site that does not know that a service can be lost at both: there the tombstone is all
+    /// that is said.
+    #[must_use]
+    pub const fn without_lost(self) -> Self {
+        match self {
+            Self::Lost => Self::Aborted,
+            answer => answer,
+        }
     }
 }

@@ -9,6 +9,7 @@
 //!   Commit ──────────────────────────────────────────► Running          (or Refused)
 //!
 //!   at any time before Commit:   Abort ──────────────► Aborted
+//!   no copy is left:             Lost ───────────────► State            (version 2; to version 1: Abort)
 //!   at any time, either side:    Query ──────────────► State
 //! ```
 //!
@@ -144,6 +145,14 @@ pub enum PeerMessage {
         #[serde(flatten)]
         about: About,
     },
+    /// Source: no copy is left, here or there, and this is durable. A site that knows only version 1 hears `Abort`.
+    Lost {
+        /// What it is about.
+        #[serde(flatten)]
+        about: About,
+        /// Why.
+        reason: WireError,
+    },
     /// Either: what does your journal say about this epoch?
     Query {
         /// What it is about.
@@ -197,6 +206,7 @@ impl PeerMessage {
             | Self::Refused { about, .. }
             | Self::Abort { about, .. }
             | Self::Aborted { about }
+            | Self::Lost { about, .. }
             | Self::Query { about }
             | Self::State { about, .. } => Some(about),
             Self::FactsRequest { .. } | Self::Facts { .. } => None,
@@ -215,6 +225,7 @@ impl PeerMessage {
             Self::Refused { .. } => Some(Word::State { answer: Answer::Refused }),
             Self::Abort { .. } => Some(Word::Abort),
             Self::Aborted { .. } => Some(Word::State { answer: Answer::Aborted }),
+            Self::Lost { .. } => Some(Word::Lost),
             Self::Query { .. } => Some(Word::Query),
             Self::State { answer, .. } => Some(Word::State { answer: *answer }),
             Self::Arm { .. }
@@ -240,6 +251,10 @@ impl PeerMessage {
                 Some(Self::Abort { about, reason: WireError::new(ErrorCode::Aborted, message) })
             }
             Word::Commit => Some(Self::Commit { about }),
+            Word::Lost => {
+                let message = format!("no copy of {} is left", about.service);
+                Some(Self::Lost { about, reason: WireError::new(ErrorCode::Lost, message) })
+            }
             Word::Query => Some(Self::Query { about }),
             Word::State { answer } => Some(Self::State { about, answer }),
         }

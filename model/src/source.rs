@@ -22,8 +22,8 @@
 //! ```
 //! Not drawn: `Held`, `Committed` and `Refused` remember by `OwnCopyDead` that the original is gone; then neither
 //! ABORT nor REVOKED is possible any more, and what was refused is `Lost`, as is a `Revoked` original that dies before
-//! its thaw. From every state a newer decision of the other site leads to `Superseded`. An operator's word
-//! (`Resolved`) leads out of the states that wait.
+//! its thaw. `Lost` is told to the destination until that has heard it. From every state a newer decision of the other
+//! site leads to `Superseded`. An operator's word (`Resolved`) leads out of the states that wait.
 //!
 //! `OwnCopyDead` is only ever written behind [`Action::Bury`](crate::action::Action::Bury): the nest may have been about to
 //! thaw the copy or to start it again, and another nest would read so in its record and do it, after this site has said
@@ -40,7 +40,7 @@
 //! | | Held | own copy dies | Committed: the destination holds the only copy | destination |
 //! | commit, resume | Committed | link cut, crash of either side | stays Committed, tells COMMIT again: *in doubt* | destination, perhaps already |
 //! | | Committed | REFUSED arrives, own copy alive | Revoked, thaw, Idle in epoch E+1 | source |
-//! | | Committed | REFUSED arrives, own copy dead | Lost | nobody |
+//! | | Committed | REFUSED arrives, own copy dead | Lost | nobody, and both sites say so |
 //! | release | Moved | crash | released again | destination |
 
 mod apply;
@@ -114,7 +114,7 @@ pub enum Stage {
     Released,
     /// The other site has a newer decision than this journal: the copy here is frozen and kept for an operator.
     Superseded,
-    /// Both copies are gone.
+    /// Both copies are gone. The destination is told so.
     Lost,
 }
 
@@ -241,6 +241,7 @@ impl Source {
         }
         match self.stage {
             Stage::Preparing | Stage::Frozen | Stage::Stuck | Stage::Held { .. } => Answer::Undecided,
+            // To a copy that stands HELD, what matters is that it never runs; `lost` is told, not asked for.
             Stage::Aborted { .. } | Stage::Lost => Answer::Aborted,
             Stage::Committed { .. } | Stage::Moved | Stage::Released | Stage::Superseded => Answer::Committed,
             Stage::Idle | Stage::Refused { .. } | Stage::Revoked => Answer::Over,

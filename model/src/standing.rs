@@ -146,7 +146,7 @@ impl Standing {
                 | D::CommitSeen { .. }
                 | D::Granted { .. } => RunRight::Restore,
                 D::Stuck => RunRight::Hold,
-                D::Idle | D::Refused | D::Aborted => RunRight::None,
+                D::Idle | D::Refused | D::Aborted | D::Lost => RunRight::None,
             },
         }
     }

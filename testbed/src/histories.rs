@@ -75,7 +75,15 @@ pub fn newest(lab: &Lab, service: &str, patience: Duration) -> Result<Option<Mem
             lab.sites().iter().map(|site| Ok((site, history(site, service)?))).collect::<Result<_>>()?;
         // A stuck one ends when the other site is back.
         let goes_on = |memory: &&Memory| matches!(memory.outcome, None | Some(Outcome::Stuck));
-        let unended: Vec<&Memory> = all.iter().flat_map(|(_, own)| own).filter(goes_on).collect();
+        let every = || all.iter().flat_map(|(_, own)| own);
+        // A destination that had rolled back hears from the source that no copy is left.
+        let is_lost = |memory: &Memory| {
+            every().any(|other| other.migration == memory.migration && other.outcome == Some(Outcome::Lost))
+        };
+        let unheard = |memory: &&Memory| {
+            memory.role == "destination" && memory.outcome == Some(Outcome::RolledBack) && is_lost(memory)
+        };
+        let unended: Vec<&Memory> = every().filter(|memory| goes_on(memory) || unheard(memory)).collect();
         if unended.is_empty() {
             break all;
         }

@@ -1,4 +1,4 @@
-//! Words of a source about a migration that this site knows, or never heard of: COMMIT, ABORT, QUERY.
+//! Words of a source about a migration that this site knows, or never heard of: COMMIT, ABORT, LOST, QUERY.
 //!
 //! Each is answered with what the journal says after it was taken in, so it may be repeated at will. A word counts
 //! only from the site that the migration is bound to.
@@ -18,10 +18,11 @@ use ums_model::standing::{Role as Half, Standing};
 use ums_sites::adapter::SiteAdapter;
 use ums_transfer::link::{Link, LinkWriter};
 
+use super::lost;
 use super::steps::EPOCHS_AHEAD;
 use crate::act::{Tells, facts};
 use crate::clock::unix_ms;
-use crate::control::journal_says;
+use crate::control::{in_words_of, journal_says};
 use crate::core::Core;
 use crate::desk::{Hold, Lane};
 use crate::failure;
@@ -51,6 +52,7 @@ pub(super) async fn told<S: SiteAdapter>(
     let take_in = async {
         match word {
             Word::Commit | Word::Abort => take_in(core, &peer, about, word, message).await,
+            Word::Lost => lost::heard(core, &peer, about, message).await,
             _ => Ok(state(about, journal_says(core, &peer, about).await?)),
         }
     };
@@ -59,6 +61,12 @@ pub(super) async fn told<S: SiteAdapter>(
         // Nothing final: the source asks again.
         state(about, Answer::Undecided)
     });
+    let answer = match answer {
+        PeerMessage::State { about, answer } => {
+            PeerMessage::State { about, answer: in_words_of(link.version, answer) }
+        }
+        answer => answer,
+    };
     let cut = |error| failure::cut(&name, "answering it", &error);
     if matches!(answer, PeerMessage::Running { .. }) && core.config.faults.again(Step::DestinationRunning) {
         link.frames.send(&answer).await.map_err(cut)?;
@@ -66,8 +74,8 @@ pub(super) async fn told<S: SiteAdapter>(
     link.frames.send(&answer).await.map_err(cut)
 }
 
-/// COMMIT or ABORT. `Ok` is the answer.
-async fn take_in<S: SiteAdapter>(
+/// COMMIT, ABORT or LOST. `Ok` is the answer.
+pub(super) async fn take_in<S: SiteAdapter>(
     core: &Arc<Core<S>>,
     peer: &Fingerprint,
     about: &About,
@@ -107,7 +115,9 @@ async fn take_in<S: SiteAdapter>(
     let chronicle = core.chronicles.of(about.migration);
     if let Some(chronicle) = &chronicle {
         match message {
-            PeerMessage::Abort { reason, .. } => chronicle.blame(reason.clone()).await,
+            PeerMessage::Abort { reason, .. } | PeerMessage::Lost { reason, .. } => {
+                chronicle.blame(reason.clone()).await;
+            }
             _ => chronicle.enter(&core.journal, Phase::Resume).await,
         }
     }
@@ -187,7 +197,9 @@ fn may_leave_a_tombstone<S: SiteAdapter>(core: &Core<S>, peer: &Fingerprint, abo
 /// past and never ran here, it never will; anything else is for people to sort out.
 fn of_the_unknown(standing: &Standing, about: &About) -> Answer {
     match standing.answer(about.epoch) {
-        Answer::Refused | Answer::Aborted | Answer::Over if is_resting(standing) => Answer::Over,
+        Answer::Refused | Answer::Aborted | Answer::Over | Answer::Lost if is_resting(standing) => {
+            Answer::Over
+        }
         Answer::NeverHeard => Answer::NeverHeard,
         _ => Answer::Stuck,
     }
@@ -220,7 +232,7 @@ fn answer(about: &About, tells: Tells, standing: &Standing, blamed: Option<WireE
     }
 }
 
-fn state(about: &About, answer: Answer) -> PeerMessage {
+pub(super) fn state(about: &About, answer: Answer) -> PeerMessage {
     PeerMessage::State { about: about.clone(), answer }
 }
 

@@ -142,6 +142,14 @@ pub(super) fn note_end(db: &Connection, id: &str) -> Result<(), JournalError> {
     }
 }
 
+/// Notes that the end of the migration `id` is another one than was noted.
+pub(super) fn note_correction(db: &Connection, id: &str) -> Result<(), JournalError> {
+    match migrations::find(db, id)? {
+        Some(row) => append(db, &entry(db, AuditKind::Migration, row, None)?),
+        None => Ok(()),
+    }
+}
+
 /// Notes an operator's word, if `row` is one.
 pub(super) fn note_verdict(db: &Connection, row: &RecordRow) -> Result<(), JournalError> {
     let (_, record) = row.decode()?;

@@ -1,8 +1,9 @@
 //! What a migration told, kept for those who come late.
 
-use rusqlite::{Connection, params};
-use ums_model::event::MigrationEvent;
+use rusqlite::{Connection, OptionalExtension, params};
+use ums_model::event::{EventKind, MigrationEvent};
 use ums_model::names::MigrationId;
+use ums_model::report::Report;
 
 use super::{Journal, JournalError};
 
@@ -48,5 +49,20 @@ pub(super) fn insert_event(db: &Connection, event: &MigrationEvent) -> Result<()
     let sql = "INSERT OR REPLACE INTO events (migration, seq, event) VALUES (?1, ?2, ?3)";
     let mut insert = db.prepare_cached(sql).map_err(failed)?;
     insert.execute(params![event.migration.to_string(), event.seq as i64, json]).map_err(failed)?;
+    Ok(())
+}
+
+/// The end that a migration has told was another one. Who has heard it has heard it; who comes later hears of this one.
+pub(super) fn correct_last_event(db: &Connection, id: &str, report: Report) -> Result<(), JournalError> {
+    let failed = |source| JournalError::Database { action: "correct an event", source };
+    let sql = "SELECT event FROM events WHERE migration = ?1 ORDER BY seq DESC LIMIT 1";
+    let last: Option<String> = db.query_row(sql, [id], |row| row.get(0)).optional().map_err(failed)?;
+    let Some(json) = last else { return Ok(()) };
+    let mut event: MigrationEvent = serde_json::from_str(&json)
+        .map_err(|error| JournalError::Damaged { what: "an event", why: error.to_string() })?;
+    if matches!(event.kind, EventKind::Ended { .. }) {
+        event.kind = EventKind::Ended { outcome: report.outcome, report: Box::new(report) };
+        insert_event(db, &event)?;
+    }
     Ok(())
 }

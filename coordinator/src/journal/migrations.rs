@@ -1,13 +1,14 @@
 //! One row per migration and role: what it is about, with whom, and how it ended.
 
 use rusqlite::{Connection, Row, params};
+use ums_model::error::WireError;
 use ums_model::event::MigrationEvent;
 use ums_model::names::{Epoch, Fingerprint, MigrationId, ServiceName, SiteName};
-use ums_model::phase::{Approach, Mode};
+use ums_model::phase::{Approach, Mode, Outcome};
 use ums_model::report::Report;
 use ums_model::spec::ServiceSpec;
 
-use super::events::insert_event;
+use super::events::{correct_last_event, insert_event};
 use super::{Journal, JournalError, audit};
 use crate::clock::unix_ms;
 
@@ -152,6 +153,32 @@ impl Journal {
         ended.await?;
         self.checkpoint().await;
         Ok(())
+    }
+
+    /// A migration that has ended in another way than it was told: its report and its last event say so from now on, and
+    /// the audit in one more record. Safe to repeat.
+    pub(crate) async fn correct_end(
+        &self,
+        id: MigrationId,
+        outcome: Outcome,
+        error: WireError,
+    ) -> Result<(), JournalError> {
+        self.write("correct the end of a migration", move |db| {
+            let id = id.to_string();
+            let Some(Ended { report, .. }) = find(db, &id)?.and_then(|row| row.ended) else { return Ok(()) };
+            if report.outcome == outcome {
+                return Ok(());
+            }
+            let report = Report { outcome, error: Some(error), ..report };
+            let failed = |source| JournalError::Database { action: "correct the end of a migration", source };
+            let json = serde_json::to_string(&report)
+                .map_err(|source| JournalError::Encode { what: "a report", source })?;
+            db.execute("UPDATE migrations SET report = ?2 WHERE id = ?1", params![id, json])
+                .map_err(failed)?;
+            correct_last_event(db, &id, report)?;
+            audit::note_correction(db, &id)
+        })
+        .await
     }
 
     async fn select(&self, clause: &str, values: Vec<String>) -> Result<Vec<MigrationRow>, JournalError> {

@@ -150,7 +150,7 @@ fn epochs_that_are_forged() {
     ] {
         let id = new_id();
         assert_eq!(rejected(siege.begin(id, &offer(about(id, epoch))).1), expected, "{epoch}");
-        for word in [Word::Commit, Word::Abort, Word::Query] {
+        for word in [Word::Commit, Word::Abort, Word::Lost, Word::Query] {
             let message = PeerMessage::saying(about(id, epoch), word).unwrap();
             let answer = siege.begin(id, &message).1;
             let PeerMessage::State { answer, .. } = answer else { panic!("{epoch} {word:?}: {answer:?}") };

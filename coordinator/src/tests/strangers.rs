@@ -97,6 +97,7 @@ fn a_migration_belongs_to_its_two_sites() {
     for message in [
         PeerMessage::Commit { about: about(id, 1) },
         PeerMessage::saying(about(id, 1), ums_model::action::Word::Abort).unwrap(),
+        PeerMessage::saying(about(id, 1), ums_model::action::Word::Lost).unwrap(),
     ] {
         let answer = c.say(&lab, purpose, &message);
         let PeerMessage::Refused { error, .. } = answer else { panic!("{answer:?}") };

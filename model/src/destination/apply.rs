@@ -30,6 +30,7 @@ impl Destination {
             Step::Offered { lease_ms } => Ok(Stage::Reserved { lease_ms }),
             Step::AbortReceived => Ok(Stage::Aborted),
             Step::RefusedWritten => Ok(Stage::Refused),
+            Step::LostHeard => Ok(Stage::Lost),
             _ => Err("an epoch begins with an offer or with a tombstone"),
         }
     }
@@ -87,6 +88,9 @@ fn next(stage: Stage, step: Step) -> Result<Stage, &'static str> {
         (_, Step::RefusedWritten) => {
             Err("REFUSED needs the proof that the tree is gone, and is written once")
         }
+
+        (Stage::Refused | Stage::Aborted, Step::LostHeard) => Ok(Stage::Lost),
+        (_, Step::LostHeard) => Err("what is lost here was refused or aborted before"),
 
         (Stage::Granted { tree: Gone, .. }, Step::StuckDeclared) => Ok(Stage::Stuck),
         (_, Step::StuckDeclared) => Err("stuck is a granted tree that is gone and may have left traces"),

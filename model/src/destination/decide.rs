@@ -39,6 +39,7 @@ impl Destination {
             Word::Offer => self.offered(epoch, lease_ms),
             Word::Abort => self.aborted(epoch),
             Word::Commit => self.committed(facts, epoch),
+            Word::Lost => self.lost(facts.copy, epoch),
             Word::Query => vec![self.about(epoch)],
             Word::State { answer } if epoch == self.epoch => match self.stage {
                 // Only a HELD tree depends on what the source's journal says.
@@ -68,7 +69,7 @@ impl Destination {
             return vec![tell(epoch, Word::Reject { highest: self.epoch })];
         }
         match self.stage {
-            Stage::Idle | Stage::Refused | Stage::Aborted => accept.to_vec(),
+            Stage::Idle | Stage::Refused | Stage::Aborted | Stage::Lost => accept.to_vec(),
             // A source that begins a newer epoch has ended the older one without COMMIT: it could not leave a
             // committed one without an answer that was never given here.
             Stage::Reserved { .. } | Stage::Restoring { .. } | Stage::Held { .. } => {
@@ -97,7 +98,38 @@ impl Destination {
             Stage::CommitSeen { .. } | Stage::Granted { .. } | Stage::Running => {
                 vec![self.report(Alarm::Contradiction), self.about(epoch)]
             }
-            Stage::Idle | Stage::Refused | Stage::Aborted | Stage::Stuck => vec![self.about(epoch)],
+            Stage::Idle | Stage::Refused | Stage::Aborted | Stage::Lost | Stage::Stuck => {
+                vec![self.about(epoch)]
+            }
+        }
+    }
+
+    /// The source says that no copy is left. It could not say so without a final no of this site, or an ABORT of its
+    /// own: whatever has not ended here by then is aborted.
+    fn lost(&self, copy: CopyState, epoch: Epoch) -> Vec<Action> {
+        if epoch > self.epoch && self.is_resting() {
+            return vec![write(Step::LostHeard, epoch), tell(epoch, Word::State { answer: Answer::Lost })];
+        }
+        if epoch != self.epoch {
+            return vec![self.about(epoch)];
+        }
+        let heard = [self.report(Alarm::Lost), self.state(Answer::Lost)];
+        match self.stage {
+            Stage::Reserved { .. } | Stage::Restoring { .. } | Stage::Held { .. } => {
+                [self.write(Step::AbortReceived), self.write(Step::LostHeard), Action::Discard]
+                    .into_iter()
+                    .chain(heard)
+                    .collect()
+            }
+            Stage::Refused | Stage::Aborted => {
+                [self.write(Step::LostHeard)].into_iter().chain(discard_rest(copy)).chain(heard).collect()
+            }
+            Stage::Lost => discard_rest(copy).chain(heard).collect(),
+            Stage::CommitSeen { .. } | Stage::Granted { .. } | Stage::Running => {
+                vec![self.report(Alarm::Contradiction), self.about(epoch)]
+            }
+            // Removed since, or an operator's matter.
+            Stage::Idle | Stage::Stuck => vec![self.about(epoch)],
         }
     }
 
@@ -120,7 +152,7 @@ impl Destination {
             // A journal that was rolled back to before HELD: the tree cannot be trusted any more.
             Stage::Reserved { .. } | Stage::Restoring { .. } => self.recover(facts),
             Stage::CommitSeen { .. } | Stage::Granted { .. } => self.settle(facts),
-            Stage::Idle | Stage::Running | Stage::Refused | Stage::Aborted | Stage::Stuck => {
+            Stage::Idle | Stage::Running | Stage::Refused | Stage::Aborted | Stage::Lost | Stage::Stuck => {
                 vec![self.about(epoch)]
             }
         }
@@ -164,6 +196,7 @@ impl Destination {
             },
             Stage::Refused => self.discard_again(facts.copy, Answer::Refused),
             Stage::Aborted => self.discard_again(facts.copy, Answer::Aborted),
+            Stage::Lost => discard_rest(facts.copy).chain([self.report(Alarm::Lost)]).collect(),
             Stage::Stuck => vec![self.report(Alarm::Stuck)],
         }
     }
@@ -216,8 +249,7 @@ impl Destination {
 
     /// A tombstone whose deed may not have ended everywhere.
     fn discard_again(&self, copy: CopyState, answer: Answer) -> Vec<Action> {
-        let discard = (copy != CopyState::Gone).then_some(Action::Discard);
-        discard.into_iter().chain([self.state(answer)]).collect()
+        discard_rest(copy).chain([self.state(answer)]).collect()
     }
 
     /// What the journal says about `epoch`, told.
@@ -236,6 +268,10 @@ impl Destination {
     fn report(&self, alarm: Alarm) -> Action {
         Action::Report { epoch: self.epoch, alarm }
     }
+}
+
+fn discard_rest(copy: CopyState) -> impl Iterator<Item = Action> {
+    (copy != CopyState::Gone).then_some(Action::Discard).into_iter()
 }
 
 /// What the journal knows to be gone stays gone.

@@ -30,7 +30,7 @@ fn running() -> Destination {
 }
 
 /// Every step, for exhaustive loops.
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     OFFERED,
     Step::RestoreBegun,
     Step::HeldReached,
@@ -42,6 +42,7 @@ const STEPS: [Step; 14] = [
     Step::RunningWritten,
     Step::TreeGone,
     Step::RefusedWritten,
+    Step::LostHeard,
     Step::StuckDeclared,
     Step::Resolved { verdict: Verdict::RunHere },
     Step::Resolved { verdict: Verdict::GiveUp },
@@ -110,9 +111,11 @@ fn no_thaw_without_granted() {
 fn a_tombstone_is_for_ever() {
     let aborted = after(HELD).apply(Step::AbortReceived.at(E)).unwrap();
     let refused = after(RESTORING).apply(Step::RefusedWritten.at(E)).unwrap();
-    for tombstone in [aborted, refused] {
+    let lost = refused.apply(Step::LostHeard.at(E)).unwrap();
+    for tombstone in [aborted, refused, lost] {
         for step in STEPS {
-            assert!(tombstone.apply(step.at(E)).is_err(), "{tombstone} {step:?}");
+            let is_worse = tombstone != lost && step == Step::LostHeard;
+            assert_eq!(tombstone.apply(step.at(E)).ok(), is_worse.then_some(lost), "{tombstone} {step:?}");
             assert!(tombstone.apply(step.at(Epoch(4))).is_err(), "{tombstone} {step:?}");
         }
         assert!(tombstone.apply(OFFERED.at(Epoch(6))).is_ok());
@@ -121,6 +124,33 @@ fn a_tombstone_is_for_ever() {
     }
     let early = Destination::absent(Epoch(4)).apply(Step::AbortReceived.at(E)).unwrap();
     refuses(early, OFFERED);
+}
+
+/// Whatever had not ended here ends, once, and is answered with what the source waits for.
+#[test]
+fn the_source_says_that_no_copy_is_left() {
+    let aborted = after(HELD).apply(Step::AbortReceived.at(E)).unwrap();
+    let refused = after(RESTORING).apply(Step::RefusedWritten.at(E)).unwrap();
+    let heard = Action::Tell { epoch: E, word: Word::State { answer: Answer::Lost } };
+    let hear = |state: Destination, copy| state.receive(facts(copy), E, Word::Lost, 1);
+    for state in [aborted, refused, after(RESERVED), after(HELD), Destination::absent(Epoch(4))] {
+        let actions = hear(state, CopyState::Gone);
+        assert_eq!(written(&actions).last(), Some(&Step::LostHeard), "{state}");
+        assert_eq!(actions.last(), Some(&heard), "{state}");
+        let lost = state.fold(written(&actions).into_iter().map(|step| step.at(E))).unwrap();
+        assert_eq!((lost.stage(), lost.answer(E)), (Stage::Lost, Answer::Lost));
+        let again = hear(lost, CopyState::Gone);
+        assert!(written(&again).is_empty() && again.last() == Some(&heard), "{again:?}");
+        let report = Action::Report { epoch: E, alarm: Alarm::Lost };
+        assert_eq!(lost.recover(facts(CopyState::Gone)), [report]);
+        assert_eq!(lost.recover(facts(CopyState::Frozen)), [Action::Discard, report]);
+    }
+    assert!(hear(after(HELD), CopyState::Frozen).contains(&Action::Discard));
+    for state in [after(SEEN), after(GRANTED), running()] {
+        let actions = hear(state, CopyState::Frozen);
+        assert!(written(&actions).is_empty() && !actions.contains(&Action::Discard), "{actions:?}");
+        assert!(actions.contains(&Action::Report { epoch: E, alarm: Alarm::Contradiction }));
+    }
 }
 
 #[test]
@@ -241,7 +271,7 @@ fn every_decision_is_legal() {
     let words: Vec<_> = Answer::ALL
         .iter()
         .map(|answer| Word::State { answer: *answer })
-        .chain([Word::Offer, Word::Abort, Word::Commit, Word::Query, Word::Accept])
+        .chain([Word::Offer, Word::Abort, Word::Commit, Word::Lost, Word::Query, Word::Accept])
         .collect();
     let answers = || Answer::ALL.iter().map(|answer| Some(*answer)).chain([None]);
     let cases = || {
@@ -274,7 +304,8 @@ fn legal(state: Destination, actions: &[Action]) {
             Action::Thaw => assert!(now.may_run(), "{state}: {actions:?}"),
             Action::Open => assert_eq!(now.stage(), Stage::Running, "{state}: {actions:?}"),
             Action::Discard => {
-                assert!(matches!(now.stage(), Stage::Refused | Stage::Aborted), "{state}: {actions:?}");
+                let over = matches!(now.stage(), Stage::Refused | Stage::Aborted | Stage::Lost);
+                assert!(over, "{state}: {actions:?}");
             }
             Action::Write { .. } | Action::Release => panic!("not the destination's: {action:?}"),
             Action::Freeze | Action::Bury | Action::Tell { .. } | Action::Report { .. } => {}

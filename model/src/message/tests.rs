@@ -52,7 +52,7 @@ fn a_bad_name_inside_a_message_is_refused() {
 #[test]
 fn saying_a_word_and_hearing_it_is_the_same_word() {
     let states = Answer::ALL.iter().map(|answer| Word::State { answer: *answer });
-    let words = [Word::Abort, Word::Commit, Word::Query, Word::Reject { highest: Epoch(8) }];
+    let words = [Word::Abort, Word::Commit, Word::Lost, Word::Query, Word::Reject { highest: Epoch(8) }];
     for word in words.into_iter().chain(states) {
         let message = PeerMessage::saying(about(), word).unwrap();
         assert_eq!(message.word(), Some(word));

@@ -48,7 +48,7 @@ impl Source {
             (Stage::Frozen, Answer::Held) => self.commit(own, true),
             (Stage::Held { own: Own::Alive }, Answer::Held) => self.commit(own, false),
             (Stage::Preparing | Stage::Frozen | Stage::Held { own: Own::Alive }, _) => match answer {
-                Answer::Refused | Answer::Aborted | Answer::Over => self.give_up(facts),
+                Answer::Refused | Answer::Aborted | Answer::Over | Answer::Lost => self.give_up(facts),
                 _ if self.is_contradicted_by(Some(answer)) => self.settle(facts),
                 _ => Vec::new(),
             },
@@ -143,11 +143,13 @@ impl Source {
                     self.write(Step::CommitDecided),
                     self.tell(Word::Commit),
                 ],
-                Some(Answer::Refused | Answer::Aborted | Answer::Over | Answer::NeverHeard) => self.lost(),
+                Some(
+                    Answer::Refused | Answer::Aborted | Answer::Over | Answer::Lost | Answer::NeverHeard,
+                ) => self.lost(),
                 _ => vec![self.report(Alarm::Stuck), self.tell(Word::Query)],
             },
             Stage::Held { .. } => match other {
-                Some(Answer::Refused | Answer::Aborted | Answer::Over) => self.lost(),
+                Some(Answer::Refused | Answer::Aborted | Answer::Over | Answer::Lost) => self.lost(),
                 // HELD has no lease: it still stands, also where the destination cannot be reached now.
                 _ => vec![self.write(Step::CommitDecided), self.tell(Word::Commit)],
             },
@@ -155,10 +157,7 @@ impl Source {
                 CopyState::Running | CopyState::Frozen => {
                     vec![Action::Thaw, Action::Open, self.write(Step::Thawed), self.tell(Word::Abort)]
                 }
-                CopyState::Gone if frozen => {
-                    let rest = [self.report(Alarm::Lost), self.tell(Word::Abort)];
-                    self.bury().into_iter().chain(rest).collect()
-                }
+                CopyState::Gone if frozen => self.bury().into_iter().chain(self.say_lost()).collect(),
                 CopyState::Gone => vec![self.write(Step::Thawed), self.tell(Word::Abort)],
                 CopyState::Unknown => vec![self.report(Alarm::Stuck)],
             },
@@ -168,7 +167,7 @@ impl Source {
                 CopyState::Running | CopyState::Frozen => {
                     vec![Action::Thaw, Action::Open, self.write(Step::Thawed)]
                 }
-                CopyState::Gone => self.bury().into_iter().chain([self.report(Alarm::Lost)]).collect(),
+                CopyState::Gone => self.bury().into_iter().chain(self.say_lost()).collect(),
                 CopyState::Unknown => vec![self.report(Alarm::Stuck)],
             },
             Stage::Moved => vec![Action::Release, self.write(Step::StateReleased)],
@@ -176,9 +175,10 @@ impl Source {
             Stage::Released if own != CopyState::Gone => vec![Action::Release],
             Stage::Released => Vec::new(),
             Stage::Superseded => vec![Action::Freeze, self.report(Alarm::Superseded)],
+            // Until the destination has heard it, or has nothing left that would have to be told so.
             Stage::Lost => match other {
-                Some(Answer::Held) => vec![self.tell(Word::Abort)],
-                _ => vec![self.report(Alarm::Lost)],
+                Some(Answer::Lost | Answer::Over | Answer::NeverHeard) => vec![self.report(Alarm::Lost)],
+                _ => self.say_lost().to_vec(),
             },
         }
     }
@@ -195,7 +195,7 @@ impl Source {
                 Action::Release,
                 self.write(Step::StateReleased),
             ]),
-            Some(Answer::Refused | Answer::Over) => {
+            Some(Answer::Refused | Answer::Over | Answer::Lost) => {
                 actions.push(self.write(Step::RefusedArrived));
                 actions.extend(self.take_back(own, known));
             }
@@ -243,7 +243,12 @@ impl Source {
     }
 
     fn lost(&self) -> Vec<Action> {
-        vec![self.write(Step::LostDeclared), self.report(Alarm::Lost)]
+        [self.write(Step::LostDeclared)].into_iter().chain(self.say_lost()).collect()
+    }
+
+    /// Here and there: the history of neither site may say that the service went on.
+    fn say_lost(&self) -> [Action; 2] {
+        [self.report(Alarm::Lost), self.tell(Word::Lost)]
     }
 
     fn write(&self, step: Step) -> Action {

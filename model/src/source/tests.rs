@@ -181,10 +181,11 @@ fn recovery_without_commit() {
     let actions = after(FROZEN).recover(facts(dead, None));
     assert_eq!(written(&actions), [Step::OwnCopyDead]);
     assert!(actions.contains(&Action::Report { epoch: E, alarm: Alarm::Stuck }));
-    for gone in [Answer::Refused, Answer::Aborted, Answer::NeverHeard, Answer::Over] {
+    for gone in [Answer::Refused, Answer::Aborted, Answer::NeverHeard, Answer::Over, Answer::Lost] {
         let actions = after(FROZEN).recover(facts(dead, Some(gone)));
         assert_eq!(written(&actions), [Step::OwnCopyDead, Step::LostDeclared]);
         assert!(actions.contains(&Action::Report { epoch: E, alarm: Alarm::Lost }));
+        assert_eq!(actions.last(), Some(&Action::Tell { epoch: E, word: Word::Lost }));
     }
     let actions = after(HELD).recover(facts(CopyState::Unknown, Some(Answer::Held)));
     assert!(written(&actions).is_empty(), "nothing is decided on what could not be found out");
@@ -208,6 +209,27 @@ fn recovery_with_commit() {
     assert!(committed.abort(frozen).is_empty(), "too late");
     let actions = committed.recover(Facts { own: CopyState::Running, other: None });
     assert_eq!(actions[0], Action::Freeze, "a committed original that runs is stopped at once");
+}
+
+/// For as long as the destination may not know it, and not for ever.
+#[test]
+fn lost_is_told_until_it_was_heard() {
+    let lost = after(FROZEN).fold([Step::OwnCopyDead.at(E), Step::LostDeclared.at(E)]).unwrap();
+    let tells = |other| {
+        let actions = lost.recover(Facts { own: CopyState::Gone, other });
+        actions.contains(&Action::Tell { epoch: E, word: Word::Lost })
+    };
+    for unheard in [None, Some(Answer::Refused), Some(Answer::Aborted), Some(Answer::Held)] {
+        assert!(tells(unheard), "{unheard:?}");
+    }
+    for heard in [Answer::Lost, Answer::Over, Answer::NeverHeard] {
+        assert!(!tells(Some(heard)), "{heard}");
+        assert!(
+            lost.receive(CopyState::Gone, E, heard)
+                .iter()
+                .all(|action| !matches!(action, Action::Tell { .. }))
+        );
+    }
 }
 
 #[test]

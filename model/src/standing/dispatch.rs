@@ -39,9 +39,9 @@ impl Standing {
         match (&self.role, word) {
             // Answered from all that was, not only from what is under way.
             (_, Word::Query) => about(),
-            (_, Word::Abort | Word::Commit) if self.arrivals.contains(&epoch) => about(),
+            (_, Word::Abort | Word::Commit | Word::Lost) if self.arrivals.contains(&epoch) => about(),
             (Role::Source(source), Word::State { answer }) => source.receive(facts.copy, epoch, answer),
-            (Role::Source(source), Word::Offer | Word::Abort | Word::Commit) => {
+            (Role::Source(source), Word::Offer | Word::Abort | Word::Commit | Word::Lost) => {
                 match (source.stage(), word) {
                     (source::Stage::Released, _) => {
                         Destination::absent(source.epoch()).receive(facts.into(), epoch, word, lease_ms)

@@ -88,6 +88,21 @@ fn a_removed_arrival_still_answers_running() {
 }
 
 #[test]
+fn a_name_that_was_lost_here_is_free_again() {
+    let refused =
+        replay(&[vec![destination(D::Offered { lease_ms: 1 }, 1), destination(D::RefusedWritten, 1)]]);
+    let lost = refused.apply(destination(D::LostHeard, 1)).unwrap();
+    assert_eq!(lost.run_right(), RunRight::None);
+    assert!(lost.apply(Record::Created).unwrap().epoch() > lost.epoch());
+    assert!(
+        lost.apply(destination(D::Offered { lease_ms: 1 }, 2)).is_ok(),
+        "the source runs it anew and sends it"
+    );
+    let removed = lost.apply(Record::Removed).unwrap();
+    assert_eq!(removed.answer(Epoch(1)), Answer::Over);
+}
+
+#[test]
 fn roles_do_not_mix() {
     let here = replay(&[vec![Record::Created]]);
     assert!(here.apply(destination(D::Offered { lease_ms: 1 }, 1)).is_err());
@@ -101,7 +116,13 @@ fn roles_do_not_mix() {
 #[test]
 fn records_survive_the_journal() {
     let resolved = source(S::Resolved { verdict: Verdict::GiveUp }, 1);
-    let records = [vec![Record::Created, Record::Removed, resolved], departure(7), arrival(8)].concat();
+    let records = [
+        vec![Record::Created, Record::Removed, resolved],
+        departure(7),
+        arrival(8),
+        vec![destination(D::LostHeard, 9)],
+    ]
+    .concat();
     for record in records {
         let json = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record, "{json}");

@@ -19,7 +19,7 @@ pub(crate) enum Rest {
     RolledBack,
     /// At the site to which the last migration took it.
     Moved,
-    /// Both copies are gone and it was said.
+    /// Both copies are gone and both sites say so.
     Lost,
     /// It waits for an operator, as it should.
     Stuck,
@@ -38,13 +38,36 @@ pub(crate) fn always(world: &World) -> Result<(), String> {
     if let Some(at) = (0..2).find(|at| running(*at) && !world.sites[*at].standing.has_right()) {
         return Err(format!("the copy at site {at} runs without the run-right"));
     }
+    lost_at_both(world)?;
     the_past_is_over(world)
+}
+
+/// A destination says that the service is lost only where the source has said so before.
+fn lost_at_both(world: &World) -> Result<(), String> {
+    for at in [0, 1] {
+        let source = &world.sites[1 - at].standing;
+        if is_lost_destination(world, at)
+            && !(is_lost_source(world, 1 - at) && source.epoch() == world.sites[at].standing.epoch())
+        {
+            return Err(format!("site {at} says that it is lost, the source says {source}"));
+        }
+    }
+    Ok(())
+}
+
+fn is_lost_source(world: &World, at: usize) -> bool {
+    matches!(world.sites[at].standing.role(), Role::Source(half) if half.stage() == source::Stage::Lost)
+}
+
+fn is_lost_destination(world: &World, at: usize) -> bool {
+    let role = world.sites[at].standing.role();
+    matches!(role, Role::Destination(half) if half.stage() == destination::Stage::Lost)
 }
 
 /// Nothing that can be said about an epoch which both sites have left behind leads to more than an answer.
 fn the_past_is_over(world: &World) -> Result<(), String> {
     let states = Answer::ALL.iter().map(|answer| Word::State { answer: *answer });
-    let words: Vec<_> = [Word::Offer, Word::Accept, Word::Abort, Word::Commit, Word::Query]
+    let words: Vec<_> = [Word::Offer, Word::Accept, Word::Abort, Word::Commit, Word::Lost, Word::Query]
         .into_iter()
         .chain(states)
         .collect();
@@ -116,16 +139,20 @@ fn judge(world: &World, good: bool) -> Result<Rest, String> {
     }
     let running = (0..2).find(|at| world.sites[*at].copy == CopyState::Running);
     let home = (0..2).find(|at| world.sites[*at].standing.is_home());
-    let lost = world
-        .sites
-        .iter()
-        .any(|site| matches!(site.standing.role(), Role::Source(s) if s.stage() == source::Stage::Lost));
+    let lost = (0..2).find(|at| is_lost_source(world, *at));
     match (running, home) {
         (Some(at), Some(home)) if at == home => {}
         // It ended by itself at home; its restart policy takes over.
         (None, Some(_)) if !good => {}
-        (None, None) if !good && lost && world.original_died => return Ok(Rest::Lost),
-        (None, None) if !good && lost => return Err("lost, though no original ever died".into()),
+        (None, None) if !good && lost.is_some() => {
+            return match lost.filter(|at| is_lost_destination(world, 1 - at)) {
+                None => {
+                    Err(format!("lost, and only one site says so: {} and {}", name(world, 0), name(world, 1)))
+                }
+                Some(_) if !world.original_died => Err("lost, though no original ever died".into()),
+                Some(_) => Ok(Rest::Lost),
+            };
+        }
         _ => {
             let rest = format!("{} and {}", name(world, 0), name(world, 1));
             return Err(format!("after repair nobody runs the service, though a good copy was left: {rest}"));

@@ -106,6 +106,16 @@ fn rule_7_the_state_is_released_only_after_running() {
 }
 
 #[test]
+fn lost_is_said_by_both_sites() {
+    is_found_out(Weakness::LostUnsaid);
+}
+
+#[test]
+fn lost_is_said_only_after_a_final_no() {
+    is_found_out(Weakness::LostUnasked);
+}
+
+#[test]
 fn output_commit_nothing_is_said_before_running_is_durable() {
     is_found_out(Weakness::OpenBeforeRunning);
 }

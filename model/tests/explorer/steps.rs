@@ -180,6 +180,9 @@ fn weakened(world: &World, at: usize) -> Option<World> {
         (Weakness::AbortWithoutACopy, Role::Source(s)) if s.stage() == source::Stage::Stuck => {
             vec![tell(epoch, Word::Abort)]
         }
+        (Weakness::LostUnasked, Role::Source(s)) if s.stage() == source::Stage::Stuck => {
+            vec![tell(epoch, Word::Lost)]
+        }
         (Weakness::OpenBeforeRunning, Role::Destination(d))
             if matches!(d.stage(), destination::Stage::Granted { .. })
                 && world.sites[at].copy == CopyState::Running =>

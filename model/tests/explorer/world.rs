@@ -41,6 +41,10 @@ pub(crate) enum Weakness {
     AbortWithoutACopy,
     /// The destination opens its fence as soon as it has thawed.
     OpenBeforeRunning,
+    /// The source keeps it to itself that the service is lost.
+    LostUnsaid,
+    /// A source whose own copy is dead says that the service is lost before it has heard of the other one.
+    LostUnasked,
 }
 
 /// What a site does next: what the rules say, and the two deeds of a migration that the rules do not know.
@@ -115,6 +119,9 @@ impl World {
 
     fn matters(&self, at: usize, action: Action) -> bool {
         match action {
+            Action::Tell { word: Word::Lost, .. } if self.bounds.weakness == Some(Weakness::LostUnsaid) => {
+                false
+            }
             Action::Tell { epoch, .. } if epoch < self.present() => false,
             Action::Tell { epoch, word } => !self.said.contains(&(1 - at, epoch, word)),
             Action::Report { alarm, .. } => matches!(alarm, Alarm::Superseded | Alarm::Contradiction),

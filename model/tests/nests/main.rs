@@ -97,6 +97,11 @@ fn weak_nest_is_not_told_of_a_death() {
 }
 
 #[test]
+fn lost_is_said_by_both_sites_with_nests() {
+    in_one_migration(Weakness::LostUnsaid);
+}
+
+#[test]
 fn weak_nest_heeds_an_older_epoch() {
     is_found_out(Bounds { epochs: 2, late: true, weakness: Some(Weakness::EpochLowered) });
 }

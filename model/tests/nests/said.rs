@@ -70,7 +70,10 @@ fn index(epoch: Epoch) -> usize {
 pub(crate) fn all() -> impl Iterator<Item = Word> {
     let rejects = (0..EPOCHS as u64).map(|epoch| Word::Reject { highest: Epoch(epoch) });
     let states = Answer::ALL.iter().map(|answer| Word::State { answer: *answer });
-    [Word::Offer, Word::Accept, Word::Abort, Word::Commit].into_iter().chain(rejects).chain(states)
+    [Word::Offer, Word::Accept, Word::Abort, Word::Commit, Word::Lost]
+        .into_iter()
+        .chain(rejects)
+        .chain(states)
 }
 
 fn bit(word: Word) -> usize {
@@ -79,8 +82,9 @@ fn bit(word: Word) -> usize {
         Word::Accept => 1,
         Word::Abort => 2,
         Word::Commit => 3,
-        Word::Reject { highest } => 4 + index(highest),
-        Word::State { answer } => 4 + EPOCHS + answer as usize,
+        Word::Lost => 4,
+        Word::Reject { highest } => 5 + index(highest),
+        Word::State { answer } => 5 + EPOCHS + answer as usize,
         Word::Query => unreachable!("whoever asks is answered: there is no word for it"),
     }
 }

@@ -35,6 +35,8 @@ pub(crate) enum Weakness {
     BuryWithoutRecord,
     /// A late word of an older epoch counts.
     EpochLowered,
+    /// The source keeps it to itself that the service is lost.
+    LostUnsaid,
 }
 
 /// What a site does next that takes its nest: what the rules say, and the two deeds that they do not know.
@@ -204,6 +206,7 @@ impl World {
     fn tell(&mut self, to: usize, epoch: Epoch, word: Word) {
         let means_something = match word {
             Word::Query => false,
+            Word::Lost => self.bounds.weakness != Some(Weakness::LostUnsaid),
             Word::State { answer } => !matches!(answer, Answer::Undecided | Answer::Preparing),
             _ => true,
         };

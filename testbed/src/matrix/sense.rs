@@ -14,7 +14,7 @@ pub enum End {
     /// Migrated or not, the one copy that could run was killed by the fault, as any service dies whose keeper or host
     /// does. Both sites say so.
     Died,
-    /// No copy is left, and the source says `lost`.
+    /// No copy is left, and both sites say `lost`.
     Lost,
     /// No rule can decide, both sites say so, and an operator's word ended it.
     Resolved,

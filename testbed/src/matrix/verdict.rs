@@ -54,6 +54,8 @@ pub(super) fn judge(
         let other = Told::by(to, service.name())?.filter(|other| other.migration == told.migration);
         let waits = |told: &Told| told.state == "stuck" || told.is("stuck");
         let ended = told.outcome.is_some() && other.as_ref().is_none_or(|other| other.outcome.is_some());
+        // The destination has ended as it could know, and hears of it from the source.
+        let ended = ended && (!told.is("lost") || other.as_ref().is_some_and(|other| other.is("lost")));
         let stuck = waits(&told) || other.as_ref().is_some_and(waits);
         last = Some((told.clone(), other.clone()));
         Ok((ended || stuck).then_some((told, other)))
@@ -68,7 +70,7 @@ pub(super) fn judge(
         runs_or_died(service, to, End::Done)?
     } else if told.is("rolled-back") && other.as_ref().is_none_or(|other| other.is("rolled-back")) {
         runs_or_died(service, from, End::RolledBack)?
-    } else if told.is("lost") && other.as_ref().is_none_or(|other| !other.is("done")) {
+    } else if both("lost") {
         ensure!(from.service_pid(service.name()).is_err(), "told as lost, but it runs at {source}");
         ensure!(to.service_pid(service.name()).is_err(), "told as lost, but it runs at {destination}");
         End::Lost

@@ -10,8 +10,13 @@ use ums_model::names::{MigrationId, SiteName};
 #[serde(transparent)]
 pub struct Version(pub u16);
 
-/// The versions that this software speaks.
-pub const VERSIONS: &[Version] = &[Version(1)];
+impl Version {
+    /// From here on a source says `lost`, and a destination answers it.
+    pub const LOST: Self = Self(2);
+}
+
+/// The versions that this software speaks, oldest first.
+pub const VERSIONS: &[Version] = &[Version(1), Version::LOST];
 
 /// Longest name of a software that is shown, in characters: it comes from outside.
 const SHOWN_CHARS: usize = 64;

@@ -3,7 +3,7 @@ use serde_json::json;
 use tokio::io::split;
 use ums_model::names::MigrationId;
 use ums_transfer::frame::{Channel, Conversation, FrameError};
-use ums_transfer::link::{self, LinkError, Purpose, Version};
+use ums_transfer::link::{self, LinkError, Purpose, VERSIONS, Version};
 use ums_transfer::tls::{self, Dial};
 
 use crate::site::{linked, pair};
@@ -22,7 +22,8 @@ async fn both_sides_learn_who_and_what_for() {
     let (a, b) = pair().await;
     let (near, far) = tokio::join!(a.dial(&b, migration()), b.accept_link());
     let (mut near, mut far) = (near.unwrap(), far.unwrap());
-    assert_eq!((near.version, far.version), (Version(1), Version(1)));
+    let newest = *VERSIONS.last().unwrap();
+    assert_eq!((near.version, far.version), (newest, newest));
     assert_eq!((near.purpose, far.purpose), (migration(), migration()));
     assert_eq!((near.peer.site.as_str(), far.peer.site.as_str()), ("cloud", "edge"));
     assert_eq!((near.peer.fingerprint, far.peer.fingerprint), (b.fingerprint(), a.fingerprint()));
