@@ -100,12 +100,13 @@ fn both_copies_die_after_the_commit() {
 fn the_original_dies_before_the_copy_is_held() {
     let dir = tempfile::tempdir().unwrap();
     let gate = Gate::new(&dir, "gate");
-    let lab = Lab::new([], [(Step::DestinationRestore, gate.act())]);
+    let mut lab = Lab::new([], [(Step::DestinationRestore, gate.act())]);
     let id = lab.a.migrate("web", "b").unwrap();
     gate.reached();
     lab.a.fake.kill(&web());
-    lab.b.fake.fail("restore.done");
+    lab.b.crash();
     gate.open();
+    lab.b.start([]);
     says_lost(&lab.a, id);
     says_lost(&lab.b, id);
     goes_on(lab);

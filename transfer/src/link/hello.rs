@@ -141,10 +141,10 @@ mod tests {
     }
 
     #[test]
-    fn the_hello_of_version_1_is_what_it_always_was() {
+    fn the_hello_is_what_it_always_was() {
         let hello = Hello::new(&Greeting::new(SiteName::new("edge").unwrap()), Purpose::Probe);
         let json = serde_json::to_value(&hello).unwrap();
-        assert_eq!(json["versions"], serde_json::json!([1]));
+        assert_eq!(json["versions"], serde_json::json!([1, 2]));
         assert_eq!(json["purpose"], serde_json::json!({"kind": "probe"}));
         let newer = r#"{"versions":[7],"more":1}"#;
         assert_eq!(serde_json::from_str::<Offer>(newer).unwrap().versions, versions(&[7]));
