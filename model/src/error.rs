@@ -11,30 +11,35 @@ use serde::{Deserialize, Serialize};
 
 pub use code::ErrorCode;
 
+use crate::text::made_printable;
+
 /// One failure, complete in itself: what was tried, on what, why it failed, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WireError {
     /// What kind of failure, for programs.
     pub code: ErrorCode,
-    /// What was tried, on what, and why it failed, for people. Lower case, no full stop.
+    /// What was tried, on what, and why it failed, for people. Lower case, no full stop. Printable, as the hint, whoever
+    /// said it: see [`crate::text`].
+    #[serde(deserialize_with = "crate::text::read")]
     pub message: String,
     /// Whether the same request may succeed later without anybody changing anything.
     pub retryable: bool,
     /// What to do next, if possible a command to type. Never empty when made by [`WireError::new`].
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::text::read")]
     pub hint: String,
 }
 
 impl WireError {
     /// An error with the usual hint and the usual answer to "may I retry" of its code.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retryable: code.is_retryable(), hint: code.hint().to_owned() }
+        let message = made_printable(message);
+        Self { code, message, retryable: code.is_retryable(), hint: code.hint().to_owned() }
     }
 
     /// The same error with a better hint than the code's usual one.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = hint.into();
+        self.hint = made_printable(hint);
         self
     }
 }
@@ -80,6 +85,16 @@ mod tests {
         let error: WireError = serde_json::from_str(json).unwrap();
         assert_eq!(error.code, ErrorCode::Internal);
         assert_eq!((error.message.as_str(), error.retryable), ("cannot lift web", true));
+    }
+
+    #[test]
+    fn what_another_site_says_is_printable() {
+        let json = r#"{"code":"busy","message":"a\u001b[2Jb","retryable":true,"hint":"x\u202ey"}"#;
+        let error: WireError = serde_json::from_str(json).unwrap();
+        assert_eq!((error.message.as_str(), error.hint.as_str()), ("a\\u{1b}[2Jb", "x\\u{202e}y"));
+        // And so is what we say about a file whose name it chose.
+        let error = WireError::new(ErrorCode::ImageRefused, "cannot take in a\u{7}").with_hint("\u{85}");
+        assert_eq!((error.message.as_str(), error.hint.as_str()), ("cannot take in a\\u{7}", "\\u{85}"));
     }
 
     #[test]

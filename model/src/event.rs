@@ -56,6 +56,7 @@ pub enum EventKind {
     /// Something worth telling that fits nowhere else.
     Note {
         /// One sentence for people.
+        #[serde(deserialize_with = "crate::text::read")]
         text: String,
     },
     /// The last event of every migration.

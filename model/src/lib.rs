@@ -20,6 +20,7 @@ mod words;
 pub mod names;
 pub mod seconds;
 pub mod spec;
+pub mod text;
 
 pub mod error;
 pub mod event;

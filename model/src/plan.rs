@@ -17,6 +17,7 @@ use crate::error::{ErrorCode, WireError};
 use crate::names::SiteName;
 use crate::phase::{Approach, Mode};
 use crate::spec::ServiceSpec;
+use crate::text::made_printable;
 
 pub use blocker::{BlockerKind, ProcessBlocker};
 pub use facts::{CgroupLayout, LinkFacts, PortInUse, ServiceFacts, SiteFacts};
@@ -75,8 +76,10 @@ pub struct Blocker {
     /// What kind of failure the migration would end in.
     pub code: ErrorCode,
     /// What is in the way, in plain words.
+    #[serde(deserialize_with = "crate::text::read")]
     pub message: String,
     /// What to do about it.
+    #[serde(deserialize_with = "crate::text::read")]
     pub remedy: String,
     /// At which site; `None` if it is about both or about the service itself.
     #[serde(default)]
@@ -86,13 +89,13 @@ pub struct Blocker {
 impl Blocker {
     /// A blocker with the code's usual remedy.
     pub fn new(code: ErrorCode, site: Option<&SiteName>, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), remedy: code.hint().to_owned(), site: site.cloned() }
+        Self { code, message: made_printable(message), remedy: code.hint().to_owned(), site: site.cloned() }
     }
 
     /// The same blocker with a better remedy than the code's usual one.
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = remedy.into();
+        self.remedy = made_printable(remedy);
         self
     }
 }
@@ -108,6 +111,7 @@ impl From<Blocker> for WireError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     /// What, in plain words.
+    #[serde(deserialize_with = "crate::text::read")]
     pub message: String,
     /// At which site; `None` if it is about both or about the service itself.
     #[serde(default)]

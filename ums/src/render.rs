@@ -5,11 +5,14 @@ use ums_model::error::WireError;
 use ums_model::event::{EventKind, MigrationEvent};
 use ums_model::names::Bytes;
 use ums_model::report::Report;
+use ums_model::text::{printable, printable_json};
 
-/// Prints a table; nothing but the heading if there are no rows.
+/// Prints a table; nothing but the heading if there are no rows. Another site may have chosen what is in a cell.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) {
+    let shown = |row: &Vec<String>| row.iter().map(|cell| printable(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.len()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -19,20 +22,20 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) {
         println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     };
     line(heading.to_vec());
-    for row in rows {
+    for row in &rows {
         line(row.iter().map(String::as_str).collect());
     }
 }
 
 /// Prints one JSON object on one line.
 pub(crate) fn json(value: &Value) {
-    println!("{value}");
+    println!("{}", printable_json(&value.to_string()));
 }
 
 /// Prints an error where it belongs: on stderr for people, on stdout as an object for programs.
 pub(crate) fn error(error: &WireError, as_json: bool) {
     if as_json {
-        println!("{}", serde_json::json!({ "error": error }));
+        json(&serde_json::json!({ "error": error }));
     } else {
         eprintln!("error: {}", error.message);
         eprintln!("hint: {}", error.hint);

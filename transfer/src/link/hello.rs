@@ -111,7 +111,7 @@ pub(super) fn highest_common(ours: &[Version], theirs: &[Version]) -> Option<Ver
 
 /// What another site says of itself, fit for a terminal.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect()
+    text.chars().filter(|c| !ums_model::text::is_hidden(*c)).take(SHOWN_CHARS).collect()
 }
 
 #[cfg(test)]

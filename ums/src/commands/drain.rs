@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use ums_model::error::{ErrorCode, WireError};
+use ums_model::text::printable;
 
 use super::standstill::Standstill;
 use super::{Context, segment};
@@ -182,7 +183,7 @@ fn show(context: &Context, site: &str, to: &str, fates: &[Fate]) {
     println!("\n{site} to {to}: {} services", fates.len());
     let width = fates.iter().map(|fate| fate.service.len()).max().unwrap_or(0);
     for Fate { service, result, reason } in fates {
-        println!("{service:width$}  {result:11}  {reason}");
+        println!("{service:width$}  {result:11}  {}", printable(reason));
     }
 }
 

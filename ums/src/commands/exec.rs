@@ -12,6 +12,7 @@ use ums_transfer::frame::{Frame, FrameReader, FrameWriter, Kind};
 
 use super::{Context, segment};
 use crate::client::{CallResult, chain};
+use crate::render;
 
 /// How much of stdin is sent at once, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -74,7 +75,7 @@ async fn receive<R: tokio::io::AsyncRead + Unpin>(
         match frame.kind {
             Kind::Data if json => {
                 let stream = if frame.channel == STDERR { "stderr" } else { "stdout" };
-                println!("{}", serde_json::json!({ stream: String::from_utf8_lossy(&frame.payload) }));
+                render::json(&serde_json::json!({ stream: String::from_utf8_lossy(&frame.payload) }));
             }
             Kind::Data => {
                 let written = match frame.channel {

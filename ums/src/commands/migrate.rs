@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::event::{EventKind, MigrationEvent};
 use ums_model::names::MigrationId;
+use ums_model::text::printable_json;
 
 use super::{Context, segment, standstill};
 use crate::client::CallResult;
@@ -151,7 +152,7 @@ pub(crate) async fn status(context: &Context, name: Option<&str>) -> CallResult<
         return Ok(0);
     }
     let text = serde_json::to_string_pretty(&service).unwrap_or_default();
-    println!("{text}");
+    println!("{}", printable_json(&text));
     Ok(0)
 }
 
