@@ -30,7 +30,7 @@ use crate::policies::Policies;
 use crate::promises::Promises;
 use crate::queue::Queue;
 use crate::recovery::recover;
-use crate::rotation;
+use crate::{restart, rotation};
 
 /// The daemon could not start. Nothing is served, no service was touched unless the message says so.
 #[derive(Debug, thiserror::Error)]
@@ -160,6 +160,7 @@ impl Coordinator {
         }
         tracing::info!(site = %core.config.name, %address, fingerprint = %core.identity().fingerprint(), "serving");
         rotation::attend(&core);
+        restart::attend(&core);
         let running = Running {
             address,
             socket: core.config.socket_path(),

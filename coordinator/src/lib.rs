@@ -20,7 +20,7 @@
 //!    what the rules say; `chronicle`: what a migration tells, and what its numbers mean;
 //! 3. `source`: a migration at the site that gives, as a list of steps; `destination`: at the site that takes;
 //! 4. `settle`: from the commit, or from a failure, to the end; `recovery`: the same after a restart; `overtaken`: a nest
-//!    that knows more than the journal;
+//!    that knows more than the journal; `restart`: services whose keepers have ended;
 //! 5. `peers`, `pairing`, `revoke`, `rotation`, `policies`, `control`, `preflight`, `promises`, `queue`: whom to trust, and what
 //!    to know before anything begins;
 //! 6. `services`, `migrations`, [`audit`], `api`, [`view`]: what users ask for; `daemon`: all of it put together.
@@ -51,6 +51,7 @@ mod source;
 mod overtaken;
 mod recovery;
 mod resolve;
+mod restart;
 mod settle;
 
 mod addresses;

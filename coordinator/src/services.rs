@@ -106,9 +106,18 @@ pub(crate) async fn start<S: SiteAdapter>(
     core: &Core<S>,
     service: &ServiceName,
 ) -> Result<ServiceView, WireError> {
-    let _lane = at_home(core, service, "being started", Hold::Firm).await?;
+    let lane = at_home(core, service, "being started", Hold::Firm).await?;
+    Ok(view(core, start_at_home(core, &lane).await?))
+}
+
+/// Starts a service whose lane is held, and which is at home here. Safe to repeat.
+pub(crate) async fn start_at_home<S: SiteAdapter>(
+    core: &Core<S>,
+    lane: &Lane,
+) -> Result<ServiceStatus, WireError> {
+    let service = lane.service();
     let doing = format!("start service {service}");
-    Ok(view(core, core.within(core.config.deadlines.change, &doing, core.site.start(service)).await?))
+    core.within(core.config.deadlines.change, &doing, core.site.start(service)).await
 }
 
 /// Sends a signal to a service's first process.

@@ -14,6 +14,7 @@ mod moves;
 mod policies;
 mod refusals;
 mod resolve;
+mod restarts;
 mod roles;
 mod rollback;
 mod strangers;

@@ -43,8 +43,11 @@ pub struct Exit {
 pub struct KeeperId {
     /// Its pid.
     pub pid: u32,
-    /// Its start time, field 22 of `/proc/PID/stat`.
+    /// Its start time since the host was started, field 22 of `/proc/PID/stat`.
     pub start: u64,
+    /// In which life of the host, as a part of the kernel's own random number for it; 0 where that is not known.
+    #[serde(default)]
+    pub boot: u64,
 }
 
 impl KeeperId {
@@ -54,15 +57,28 @@ impl KeeperId {
         let pid = stat.split(' ').next()?.parse().ok()?;
         // The name in parentheses may contain anything, so fields are counted behind its end.
         let start = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
-        Some(Self { pid, start })
+        Some(Self { pid, start, boot: boot() })
     }
 
     /// Whether this very process still exists, is no zombie and is not on its way to become one: a keeper that was
     /// killed waits in the kernel until everything below it has ended, which a frozen copy does not before its thaw.
     pub fn is_alive(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        lives(&stat) && Self::of(&self.pid.to_string()) == Some(*self)
+        let now = Self::of(&self.pid.to_string());
+        lives(&stat)
+            && now.is_some_and(|now| {
+                // Written by an older version, it says nothing about the host.
+                let boot = if self.boot == 0 { 0 } else { now.boot };
+                *self == Self { boot, ..now }
+            })
     }
+}
+
+/// Which life of the host this is.
+fn boot() -> u64 {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).unwrap_or(0)
 }
 
 /// Whether a line of `/proc/PID/stat` is that of a process that neither has ended nor is ending.
@@ -233,5 +249,9 @@ mod tests {
         let own = KeeperId::of("self").unwrap();
         assert!(own.is_alive());
         assert!(!KeeperId { start: own.start + 1, ..own }.is_alive());
+        // The same numbers in another life of the host are another process; an older version wrote no such number.
+        assert_ne!(own.boot, 0);
+        assert!(!KeeperId { boot: own.boot ^ 1, ..own }.is_alive());
+        assert!(KeeperId { boot: 0, ..own }.is_alive());
     }
 }

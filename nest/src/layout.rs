@@ -41,7 +41,7 @@ impl NestDir {
         self.0.join("exit.json")
     }
 
-    /// Exists while the service is stopped by its owner: then it is not restarted.
+    /// Exists while the service is stopped by its user ([`crate::stopped`]).
     pub fn stopped(&self) -> PathBuf {
         self.0.join("stopped")
     }

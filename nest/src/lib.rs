@@ -11,7 +11,7 @@
 //!    long it waits;
 //! 2. [`protocol`] and [`client`]: what a site asks a nest (the Migration Interface);
 //! 3. [`keeper`]: the life line; [`right`]: the durable record of what the nest may
-//!    do, by the rules of [`ums_model::nest`];
+//!    do, by the rules of [`ums_model::nest`]; [`stopped`]: a user's word that it shall not run;
 //! 4. [`server`]: one request per connection, dispatched to `lifecycle` (start, stop, signals), `source` (freeze
 //!    and dump), `destination` (arm, restore, resume) and [`exec`];
 //! 5. `mounts`, `bundle`, `runc`: how a container comes to be; `admission`: what another site's images may ask for.
@@ -28,6 +28,7 @@ pub mod protocol;
 
 pub mod keeper;
 pub mod right;
+pub mod stopped;
 
 mod admission;
 mod bundle;

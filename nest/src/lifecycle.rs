@@ -16,7 +16,7 @@ use crate::layout::{exit as exit_path, harm as harm_path, images as images_dir, 
 use crate::mounts::{mount_all, provide_namespaces};
 use crate::protocol::NestStatus;
 use crate::server::{Nest, failure};
-use crate::state::{read_json, write_json};
+use crate::state::{forget, read_json, write_json};
 
 /// Pause between looks at a service that is to end.
 const POLL: Duration = Duration::from_millis(5);
@@ -50,8 +50,10 @@ impl Nest {
         }
         self.reaped().await;
         let before = self.exit();
-        for path in [exit_path(), self.dir.exit()] {
-            let _ = std::fs::remove_file(path);
+        let _ = std::fs::remove_file(exit_path());
+        // Durably: after a crash of the host it would look like a service that had ended by itself.
+        if let Err(error) = forget(&[self.dir.exit()]) {
+            tracing::warn!(%error, "cannot forget how the service ended before");
         }
         crate::harm::clear(&harm_path());
         if let Err(error) = self.create_and_start().await {
@@ -62,7 +64,9 @@ impl Nest {
             }
             return Err(error);
         }
-        let _ = std::fs::remove_file(self.dir.stopped());
+        if let Err(error) = crate::stopped::clear(&self.dir) {
+            tracing::warn!(%error, "cannot take away the note that the service was stopped");
+        }
         self.set_stopped(false);
         self.set_since(unix_ms());
         Ok(())
@@ -101,8 +105,8 @@ impl Nest {
     pub(crate) async fn stop(&self, grace: Duration) -> Result<(), WireError> {
         // First, so that nobody restarts what is being stopped. On a full disk only this nest knows.
         self.set_stopped(true);
-        if let Err(error) = std::fs::write(self.dir.stopped(), b"") {
-            tracing::warn!(%error, "cannot note that the service was stopped by its owner");
+        if let Err(error) = crate::stopped::note(&self.dir) {
+            tracing::warn!(%error, "cannot note that the service was stopped by its user");
         }
         if let Some(pid) = self.service_pid() {
             let _ = kill_process(pid, Signal::TERM);

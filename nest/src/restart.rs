@@ -1,4 +1,5 @@
-//! The restart policy: what happens when a service ends by itself.
+//! The restart policy: what happens when a service ends by itself. One that ends with its keeper, or with its host, is
+//! started again by the site's Coordinator.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -324,9 +324,9 @@ impl Nest {
         let _ = crate::state::write_json(&crate::layout::since(), &since);
     }
 
-    /// Whether its owner has stopped it.
+    /// Whether its user has stopped it.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.memory().stopped || self.dir.stopped().exists()
+        self.memory().stopped || crate::stopped::is_noted(&self.dir)
     }
 
     pub(crate) fn set_stopped(&self, stopped: bool) {

@@ -43,6 +43,20 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Fil
     write().map_err(|source| FileError::Write { path: path.into(), source })
 }
 
+/// Removes files of one directory; those that are not there are fine. Ok = they stay away after a crash of the host.
+pub(crate) fn forget(paths: &[PathBuf]) -> Result<(), FileError> {
+    for path in paths {
+        let failed = |source| FileError::Write { path: path.clone(), source };
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            result => result.map_err(failed)?,
+        }
+        let dir = path.parent().unwrap_or_else(|| Path::new("."));
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -58,6 +58,9 @@ pub struct ServiceStatus {
     pub keeper_pid: Option<u32>,
     /// Exit status if the service ended: the code, or 128 + signal.
     pub exit_code: Option<i32>,
+    /// Whether a user has stopped it, so that only a user starts it again.
+    #[serde(default)]
+    pub stopped: bool,
     /// Unix time in milliseconds at which it was started or restored here.
     pub since_unix_ms: u64,
 }
@@ -130,7 +133,8 @@ pub trait SiteAdapter: Send + Sync + 'static {
     ) -> impl Future<Output = SiteResult<ums_model::spec::ImageRef>> + Send;
     /// Starts a new service. Err = nothing is left of it. Not for a name that exists (name-taken).
     fn run(&self, spec: &ServiceSpec) -> impl Future<Output = SiteResult<ServiceStatus>> + Send;
-    /// Ends the service: SIGTERM, after `grace` SIGKILL; it stays listed with its exit code.
+    /// Ends the service: SIGTERM, after `grace` SIGKILL; it stays listed with its exit code. Ok = it stays stopped until
+    /// `start`, whatever its restart policy says, also after a restart of its keeper or its host. Safe to repeat.
     fn stop(
         &self,
         name: &ServiceName,
@@ -146,6 +150,9 @@ pub trait SiteAdapter: Send + Sync + 'static {
     fn list(&self) -> impl Future<Output = SiteResult<Vec<ServiceStatus>>> + Send;
     /// One service; `service-not-found` if there is none.
     fn status(&self, name: &ServiceName) -> impl Future<Output = SiteResult<ServiceStatus>> + Send;
+    /// The next service whose keeper ends, by itself or because it was killed, while this site is open; waits for one. What
+    /// has no keeper when the site is opened is not told. Nothing is lost when this is dropped and asked again.
+    fn keeper_ended(&self) -> impl Future<Output = ServiceName> + Send;
     /// The log file of the service on this host.
     fn log_path(&self, name: &ServiceName) -> impl Future<Output = SiteResult<PathBuf>> + Send;
     /// A connection on which the caller speaks the nest's exec protocol (`ums_nest::exec`).

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Read in this order: [`Embedded`] and its configuration here, `create` (from a spec to a keeper), `observe`
-//! (what a copy is, seen from outside), `images`, and `migrate`, which only passes on to the nest.
+//! (what a copy is, seen from outside), `keepers` (when one ends), `images`, and `migrate`, which only passes on to the nest.
 
 mod create;
 mod images;
+mod keepers;
 mod migrate;
 mod observe;
 mod remove;
@@ -68,6 +69,7 @@ pub struct Embedded {
     store: Arc<Store>,
     /// Held while a service is created or removed, so that names, ports and place numbers are given once.
     registry: Arc<tokio::sync::Mutex<()>>,
+    keepers: Arc<keepers::Keepers>,
 }
 
 impl Embedded {
@@ -95,7 +97,8 @@ impl Embedded {
         let store = Store::open_with(&config.state.join("store"), limits)
             .map_err(|error| chained(ErrorCode::Internal, &error))?;
         let registry = Arc::new(tokio::sync::Mutex::new(()));
-        let site = Self { config: Arc::new(config), store: Arc::new(store), registry };
+        let keepers = Arc::new(keepers::Keepers::none());
+        let site = Self { config: Arc::new(config), store: Arc::new(store), registry, keepers };
         site.sweep();
         site.hand_on_deadlines();
         // A runtime of its own, on a thread of its own: the caller may have one already, on which nobody may block.
@@ -206,10 +209,7 @@ impl SiteAdapter for Embedded {
     }
 
     async fn stop(&self, name: &ServiceName, grace: Duration) -> SiteResult<ServiceStatus> {
-        let grace = grace.min(MAX_GRACE);
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.ask(name, &Request::Stop { grace_ms }, self.config.deadlines.change + grace).await?;
-        self.observe(name).await
+        self.stop_copy(name, grace.min(MAX_GRACE)).await
     }
 
     async fn signal(&self, name: &ServiceName, signal: i32) -> SiteResult<()> {
@@ -230,6 +230,10 @@ impl SiteAdapter for Embedded {
 
     async fn status(&self, name: &ServiceName) -> SiteResult<ServiceStatus> {
         self.observe(name).await
+    }
+
+    async fn keeper_ended(&self) -> ServiceName {
+        self.keepers.next_end().await
     }
 
     async fn log_path(&self, name: &ServiceName) -> SiteResult<PathBuf> {

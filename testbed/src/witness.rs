@@ -15,6 +15,7 @@
 //! the files one after the other.
 
 mod check;
+mod lives;
 mod recorder;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use std::fmt;
 use ums_model::names::Epoch;
 
 pub use self::check::{Verdict, Violation, check};
+pub use self::lives::lives;
 pub use self::recorder::Recorder;
 use crate::clock::Boottime;
 use crate::net::SiteIndex;

@@ -2,11 +2,12 @@
 
 mod adapter;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use aws_lc_rs::digest;
+use tokio::sync::Notify;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Bytes, Digest, Epoch, ServiceName, SiteName};
 use ums_model::plan::{PortInUse, ProcessBlocker};
@@ -61,6 +62,7 @@ pub(crate) struct Fake {
     pub(crate) name: SiteName,
     witness: Witness,
     state: Arc<Mutex<State>>,
+    bell: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +78,8 @@ struct State {
     logs: PathBuf,
     dump_size: Option<usize>,
     volatile: bool,
+    /// Services whose keepers have ended, to be told.
+    ended: VecDeque<ServiceName>,
 }
 
 #[derive(Debug, Clone)]
@@ -85,14 +89,18 @@ struct Copy {
     epoch: Epoch,
     memory: Vec<u8>,
     open: bool,
-    /// Whether its nest starts it again when it has ended: by its restart policy, or when the host boots.
+    /// Whether its nest's record lets it be started when it has ended.
     may_start: bool,
+    /// Whether its keeper lives.
+    kept: bool,
+    stopped: bool,
 }
 
 impl Fake {
     pub(crate) fn new(name: &str, witness: &Witness, logs: PathBuf) -> Self {
         let state = State { logs, ..State::default() };
-        Self { name: name.parse().unwrap(), witness: witness.clone(), state: Arc::new(Mutex::new(state)) }
+        let state = Arc::new(Mutex::new(state));
+        Self { name: name.parse().unwrap(), witness: witness.clone(), state, bell: Arc::default() }
     }
 
     /// Lets the next call of this name fail.
@@ -136,14 +144,23 @@ impl Fake {
         self.change(service, |copy| copy.epoch = Epoch::ZERO).unwrap();
     }
 
-    /// Kills a copy.
+    /// Kills a copy with its keeper.
     pub(crate) fn kill(&self, service: &ServiceName) {
-        self.change(service, |copy| copy.state = CopyState::Dead).unwrap();
+        self.lose(service);
+        self.state().ended.push_back(service.clone());
+        self.bell.notify_one();
+    }
+
+    /// As [`Fake::kill`], but nobody is told: the host was off.
+    pub(crate) fn lose(&self, service: &ServiceName) {
+        let end = |copy: &mut Copy| (copy.state, copy.kept) = (CopyState::Dead, false);
+        self.change(service, end).unwrap();
     }
 
     /// A nest comes up where another has died, and does what its record grants.
     pub(crate) fn next_nest(&self, service: &ServiceName) {
         self.change(service, |copy| {
+            copy.kept = true;
             if copy.may_start && copy.state == CopyState::Dead {
                 copy.state = CopyState::Running;
             }
@@ -226,8 +243,9 @@ fn status(copy: &Copy) -> ServiceStatus {
         copy: copy.state,
         epoch: copy.epoch,
         pid: (copy.state == CopyState::Running).then_some(1),
-        keeper_pid: None,
-        exit_code: (copy.state == CopyState::Dead).then_some(0),
+        keeper_pid: copy.kept.then_some(1),
+        exit_code: (copy.state == CopyState::Dead && copy.kept).then_some(0),
+        stopped: copy.stopped,
         since_unix_ms: 0,
     }
 }

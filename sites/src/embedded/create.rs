@@ -189,6 +189,7 @@ impl Embedded {
         let place = recipe(&self.nest_dir(name))?.place;
         let connected = async {
             let keeper = self.start_keeper(name).await?;
+            self.keepers.watch(name, keeper);
             let network = &self.config.nest_deadlines.network;
             host::connect(&place, keeper.pid, network)
                 .await

@@ -1,6 +1,7 @@
 //! What is here, seen from outside: nests are asked, and what cannot answer is looked at.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use ums_engine::cgroup::Cgroup;
@@ -14,7 +15,7 @@ use ums_model::plan::{PortInUse, ServiceFacts, SiteFacts};
 use ums_nest::keeper::KeeperId;
 use ums_nest::layout::NestDir;
 use ums_nest::protocol::{NestStatus, Reply, Request};
-use ums_nest::right;
+use ums_nest::{right, stopped};
 
 use super::{Embedded, blocking, chained, internal, recipe, unexpected};
 use crate::adapter::{CopyState, ServiceStatus, SiteResult};
@@ -83,6 +84,7 @@ impl Embedded {
                 CopyState::Running => None,
                 _ => seen.exit.or_else(exit).map(|exit| exit.code),
             },
+            stopped: stopped::is_noted(&dir),
             since_unix_ms: seen.since_unix_ms,
         })
     }
@@ -195,6 +197,26 @@ impl Embedded {
         self.observe(name).await
     }
 
+    /// Ends the service. Where its keeper is dead it does not run; then only the user's word is noted.
+    pub(super) async fn stop_copy(&self, name: &ServiceName, grace: Duration) -> SiteResult<ServiceStatus> {
+        let dir = self.existing(name)?;
+        if keeper(&dir).is_some() {
+            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+            match self.ask(name, &Request::Stop { grace_ms }, self.config.deadlines.change + grace).await {
+                Ok(_) => return self.observe(name).await,
+                Err(error) if keeper(&dir).is_some() => return Err(error),
+                // It has ended meanwhile, and its copy with it.
+                Err(_) => {}
+            }
+        }
+        {
+            let _registry = self.registry.lock().await;
+            stopped::note(&dir).map_err(|error| chained(ErrorCode::Internal, &error))?;
+            self.end_keeper(name).await?;
+        }
+        self.observe(name).await
+    }
+
     /// Links the place of a keeper that lives, if it is not linked.
     async fn plug_in(&self, name: &ServiceName, keeper: KeeperId) -> SiteResult<()> {
         let dir = self.nest_dir(name);
@@ -220,10 +242,11 @@ impl Embedded {
 
     async fn reconnect_one(&self, name: &ServiceName) -> SiteResult<()> {
         let dir = self.nest_dir(name);
+        let keeper = keeper(&dir).inspect(|keeper| self.keepers.watch(name, *keeper));
         let place = recipe(&dir)?.place;
         let failed = |error| chained(ErrorCode::Internal, &error);
         let network = &self.config.nest_deadlines.network;
-        let Some(keeper) = keeper(&dir) else {
+        let Some(keeper) = keeper else {
             // Its ports lead nowhere any more.
             return host::disconnect(&place, network).await.map_err(failed);
         };

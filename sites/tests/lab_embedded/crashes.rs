@@ -310,12 +310,12 @@ async fn lab_a_dump_that_lost_criu_and_nest_stands_still_until_it_is_begun_anew(
         epoch = epoch.next();
         assert!(epoch.0 < 20, "no dump could be caught in its middle");
     }
-    status_with(a, &name, "it stands still", |status| status.copy == CopyState::Frozen).await;
+    status_with(a, &name, "it stands still", |status| status.copy == CopyState::Dead).await;
     let refused = a.thaw(&name, epoch).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Stuck, "{refused}");
     assert!(refused.message.contains("ended in the middle of a dump"), "{refused}");
     kill_nest(a, &name).await;
-    assert_eq!(copy(a, &name).await, CopyState::Frozen);
+    assert_eq!(copy(a, &name).await, CopyState::Dead);
 
     a.stop(&name, Duration::ZERO).await.unwrap();
     assert_eq!(a.start(&name).await.unwrap().copy, CopyState::Running);

@@ -114,6 +114,8 @@ impl SiteAdapter for Fake {
             memory: spec.name.as_str().as_bytes().to_vec(),
             open: true,
             may_start: true,
+            kept: true,
+            stopped: false,
         };
         self.state().copies.insert(spec.name.clone(), copy.clone());
         self.change(&spec.name, |_| ())?;
@@ -123,7 +125,7 @@ impl SiteAdapter for Fake {
     async fn stop(&self, name: &ServiceName, _grace: Duration) -> SiteResult<ServiceStatus> {
         self.may_fail("stop")?;
         self.change(name, |copy| {
-            copy.state = CopyState::Dead;
+            (copy.state, copy.stopped) = (CopyState::Dead, true);
             status(copy)
         })
     }
@@ -135,9 +137,21 @@ impl SiteAdapter for Fake {
     async fn start(&self, name: &ServiceName) -> SiteResult<ServiceStatus> {
         self.may_fail("start")?;
         self.change(name, |copy| {
-            copy.state = CopyState::Running;
-            status(copy)
-        })
+            if !copy.may_start {
+                return Err(wrong(name, "start", copy.state));
+            }
+            (copy.state, copy.kept, copy.stopped) = (CopyState::Running, true, false);
+            Ok(status(copy))
+        })?
+    }
+
+    async fn keeper_ended(&self) -> ServiceName {
+        loop {
+            if let Some(name) = self.state().ended.pop_front() {
+                return name;
+            }
+            self.bell.notified().await;
+        }
     }
 
     async fn remove(&self, name: &ServiceName, force: bool) -> SiteResult<()> {
@@ -341,6 +355,8 @@ impl SiteAdapter for Fake {
             memory: Vec::new(),
             open: false,
             may_start: false,
+            kept: true,
+            stopped: false,
         };
         self.state().copies.insert(spec.name.clone(), copy);
         Ok(())
