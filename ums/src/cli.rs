@@ -371,7 +371,8 @@ pub(crate) struct RunArgs {
     /// CPU limit, for example 1.5.
     #[arg(long)]
     pub(crate) cpus: Option<String>,
-    /// no, on-failure or always.
+    /// no, on-failure or always: whether it is started again when it ends by itself, when its keeper is killed, and after a
+    /// reboot of the host, which both count as failures. What a user has stopped stays stopped.
     #[arg(long, default_value = "no")]
     pub(crate) restart: String,
     /// Working directory inside.
