@@ -1,29 +1,12 @@
 //! What must hold.
 
-use ums_model::action::{Action, Word};
-use ums_model::destination::{self, Tree};
+use ums_model::action::Word;
+use ums_model::destination;
 use ums_model::facts::{Answer, CopyState};
-use ums_model::names::Epoch;
-use ums_model::source::{self, Own};
-use ums_model::standing::Role;
+use ums_model::standing::{Role, Standing};
 
+use crate::claims::{REPAIR_ROUNDS, Rest, Rested, has_claim, lost_at_both, the_past_is_over};
 use crate::world::World;
-
-/// Rounds of talking after which a repaired pair of sites must have come to rest.
-const REPAIR_ROUNDS: usize = 20;
-
-/// How a repaired world came to rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
-    /// At the site where it was created, without ever having left.
-    RolledBack,
-    /// At the site to which the last migration took it.
-    Moved,
-    /// Both copies are gone and both sites say so.
-    Lost,
-    /// It waits for an operator, as it should.
-    Stuck,
-}
 
 /// In every single state: one right, one running copy, and that one where the right is.
 pub(crate) fn always(world: &World) -> Result<(), String> {
@@ -38,53 +21,17 @@ pub(crate) fn always(world: &World) -> Result<(), String> {
     if let Some(at) = (0..2).find(|at| running(*at) && !world.sites[*at].standing.has_right()) {
         return Err(format!("the copy at site {at} runs without the run-right"));
     }
-    lost_at_both(world)?;
-    the_past_is_over(world)
-}
-
-/// A destination says that the service is lost only where the source has said so before.
-fn lost_at_both(world: &World) -> Result<(), String> {
-    for at in [0, 1] {
-        let source = &world.sites[1 - at].standing;
-        if is_lost_destination(world, at)
-            && !(is_lost_source(world, 1 - at) && source.epoch() == world.sites[at].standing.epoch())
-        {
-            return Err(format!("site {at} says that it is lost, the source says {source}"));
-        }
-    }
-    Ok(())
-}
-
-fn is_lost_source(world: &World, at: usize) -> bool {
-    matches!(world.sites[at].standing.role(), Role::Source(half) if half.stage() == source::Stage::Lost)
-}
-
-fn is_lost_destination(world: &World, at: usize) -> bool {
-    let role = world.sites[at].standing.role();
-    matches!(role, Role::Destination(half) if half.stage() == destination::Stage::Lost)
-}
-
-/// Nothing that can be said about an epoch which both sites have left behind leads to more than an answer.
-fn the_past_is_over(world: &World) -> Result<(), String> {
+    lost_at_both(standings(world))?;
     let states = Answer::ALL.iter().map(|answer| Word::State { answer: *answer });
-    let words: Vec<_> = [Word::Offer, Word::Accept, Word::Abort, Word::Commit, Word::Lost, Word::Query]
-        .into_iter()
-        .chain(states)
-        .collect();
-    for epoch in (1..world.present().0).map(Epoch) {
-        for (at, word) in [0, 1].into_iter().flat_map(|at| words.iter().map(move |word| (at, *word))) {
-            let actions = world.sites[at].standing.receive(world.facts(at, None), epoch, word, 0);
-            if !actions
-                .iter()
-                .all(|action| matches!(action, Action::Tell { epoch: about, .. } if *about == epoch))
-            {
-                return Err(format!(
-                    "site {at} does {actions:?} because of {word:?} about {epoch}, which is over"
-                ));
-            }
-        }
-    }
-    Ok(())
+    let words = [Word::Offer, Word::Accept, Word::Abort, Word::Commit, Word::Lost, Word::Query];
+    let words: Vec<_> = words.into_iter().chain(states).collect();
+    the_past_is_over(world.present(), &words, |at, epoch, word| {
+        world.sites[at].standing.receive(world.facts(at, None), epoch, word, 0)
+    })
+}
+
+fn standings(world: &World) -> [&Standing; 2] {
+    world.sites.each_ref().map(|site| &site.standing)
 }
 
 /// What is left when everything in flight is gone: journals and copies.
@@ -130,66 +77,19 @@ fn finish(world: &mut World, at: usize) -> Result<(), String> {
 }
 
 fn judge(world: &World, good: bool) -> Result<Rest, String> {
-    let stuck = world.bounds.writes_outside
-        && world.sites.iter().any(|site| {
-            matches!(site.standing.role(), Role::Destination(d) if d.stage() == destination::Stage::Stuck)
-        });
-    if stuck {
+    let standings = standings(world);
+    let waits = |standing: &Standing| matches!(standing.role(), Role::Destination(half) if half.stage() == destination::Stage::Stuck);
+    if world.bounds.writes_outside && standings.into_iter().any(waits) {
         return Ok(Rest::Stuck);
     }
     let running = (0..2).find(|at| world.sites[*at].copy == CopyState::Running);
-    let home = (0..2).find(|at| world.sites[*at].standing.is_home());
-    let lost = (0..2).find(|at| is_lost_source(world, *at));
-    match (running, home) {
-        (Some(at), Some(home)) if at == home => {}
-        // It ended by itself at home; its restart policy takes over.
-        (None, Some(_)) if !good => {}
-        (None, None) if !good && lost.is_some() => {
-            return match lost.filter(|at| is_lost_destination(world, 1 - at)) {
-                None => {
-                    Err(format!("lost, and only one site says so: {} and {}", name(world, 0), name(world, 1)))
-                }
-                Some(_) if !world.original_died => Err("lost, though no original ever died".into()),
-                Some(_) => Ok(Rest::Lost),
-            };
-        }
-        _ => {
-            let rest = format!("{} and {}", name(world, 0), name(world, 1));
-            return Err(format!("after repair nobody runs the service, though a good copy was left: {rest}"));
-        }
-    }
-    Ok(if home == Some(0) { Rest::RolledBack } else { Rest::Moved })
+    Rested { standings, running, good, original_died: world.original_died }.judge(|at| name(world, at))
 }
 
-/// A copy that still has a claim to run: not given up by a decision, not outlived by a later one.
 fn is_good_copy(world: &World, at: usize) -> bool {
-    if world.sites[at].copy == CopyState::Gone {
-        return false;
-    }
-    let epoch = world.sites[at].standing.epoch();
-    match world.sites[at].standing.role() {
-        Role::Source(source) => {
-            let has_claim = !matches!(
-                source.stage(),
-                source::Stage::Moved
-                    | source::Stage::Released
-                    | source::Stage::Superseded
-                    | source::Stage::Lost
-                    | source::Stage::Stuck
-                    | source::Stage::Held { own: Own::Dead }
-                    | source::Stage::Committed { own: Own::Dead }
-                    | source::Stage::Refused { own: Own::Dead }
-            );
-            has_claim && world.sites[1 - at].standing.answer(epoch) != Answer::Running
-        }
-        Role::Destination(destination) => match destination.stage() {
-            destination::Stage::Held { tree: Tree::Alive } => !world.aborted.contains(&epoch),
-            destination::Stage::CommitSeen { tree: Tree::Alive }
-            | destination::Stage::Granted { tree: Tree::Alive, .. }
-            | destination::Stage::Running => true,
-            _ => false,
-        },
-    }
+    let standings = standings(world);
+    let aborted = world.aborted.contains(&standings[at].epoch());
+    world.sites[at].copy != CopyState::Gone && has_claim(standings[at], standings[1 - at], aborted)
 }
 
 fn name(world: &World, at: usize) -> String {

@@ -6,7 +6,7 @@
 //! * `world`: the two sites, the network, and what each action does to them;
 //! * `steps`: everything that can happen next;
 //! * `invariants`: what must hold in every state, and after everything was repaired;
-//! * `search`: all of it, breadth-first, so that a violation comes with its shortest story.
+//! * `claims`: what is demanded of two journals, and `search` (both shared with `nests`): all of it, breadth-first, so that a violation comes with its shortest story.
 //!
 //! There is no counter of failures: a world in which something has failed is no different from one in which it has
 //! failed once more, so any number of them costs no more states than one, and nothing is cut off but the number of
@@ -15,7 +15,10 @@
 //!
 //! The second half of the tests weakens one rule at a time and demands that the checker notices.
 
+#[path = "../common/claims.rs"]
+mod claims;
 mod invariants;
+#[path = "../common/search.rs"]
 mod search;
 mod steps;
 mod world;

@@ -16,6 +16,13 @@ pub(crate) struct Bounds {
     pub(crate) weakness: Option<Weakness>,
 }
 
+impl Bounds {
+    /// Whether it may come to rest only with an operator.
+    pub(crate) fn may_be_stuck(self) -> bool {
+        self.writes_outside
+    }
+}
+
 /// One rule that is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Weakness {

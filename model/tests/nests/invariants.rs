@@ -1,28 +1,13 @@
 //! What must hold.
 
-use ums_model::facts::{Answer, CopyState};
-use ums_model::names::Epoch;
-use ums_model::source::{self, Own};
-use ums_model::standing::Role;
-use ums_model::{action::Action, destination};
+use ums_model::action::Action;
+use ums_model::facts::CopyState;
+use ums_model::standing::Standing;
 
+use crate::claims::{REPAIR_ROUNDS, Rest, Rested, has_claim, lost_at_both, the_past_is_over};
 use crate::deeds;
 use crate::steps::acts;
 use crate::world::World;
-
-/// Rounds of talking after which a repaired pair of sites must have come to rest.
-const REPAIR_ROUNDS: usize = 20;
-
-/// How a repaired world came to rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
-    /// At the site where it was created, without ever having left.
-    RolledBack,
-    /// At the site to which the last migration took it.
-    Moved,
-    /// Both copies are gone and both sites say so.
-    Lost,
-}
 
 /// In every single state: one right, one running copy, that one where the right is, and no nest elsewhere that would
 /// start another one if its host came up now.
@@ -45,29 +30,11 @@ pub(crate) fn always(world: &World) -> Result<(), String> {
             ));
         }
     }
-    lost_at_both(world)
+    lost_at_both(standings(world))
 }
 
-/// A destination says that the service is lost only where the source has said so before.
-fn lost_at_both(world: &World) -> Result<(), String> {
-    for at in [0, 1] {
-        let source = &world.sites[1 - at].standing;
-        if is_lost_destination(world, at)
-            && !(is_lost_source(world, 1 - at) && source.epoch() == world.sites[at].standing.epoch())
-        {
-            return Err(format!("site {at} says that it is lost, the source says {source}"));
-        }
-    }
-    Ok(())
-}
-
-fn is_lost_source(world: &World, at: usize) -> bool {
-    matches!(world.sites[at].standing.role(), Role::Source(half) if half.stage() == source::Stage::Lost)
-}
-
-fn is_lost_destination(world: &World, at: usize) -> bool {
-    let role = world.sites[at].standing.role();
-    matches!(role, Role::Destination(half) if half.stage() == destination::Stage::Lost)
+fn standings(world: &World) -> [&Standing; 2] {
+    world.sites.each_ref().map(|site| &site.standing)
 }
 
 /// What is left when everything in flight is gone: journals, records and copies.
@@ -83,7 +50,10 @@ pub(crate) fn bare(mut world: World) -> World {
 /// The nests and the daemons come back and so does the link, in a [`bare`] world: if one good copy was left, exactly one
 /// runs in the end.
 pub(crate) fn after_repair(mut world: World) -> Result<Rest, String> {
-    the_past_is_over(&world)?;
+    let words: Vec<_> = crate::said::all().collect();
+    the_past_is_over(world.present(), &words, |at, epoch, word| {
+        world.sites[at].standing.receive(world.facts(at, None), epoch, word, 0)
+    })?;
     let good = (0..2).any(|at| is_good_copy(&world, at));
     for at in [0, 1] {
         world.settle(at)?;
@@ -122,27 +92,10 @@ fn carry_out(world: &mut World, at: usize, actions: Vec<Action>) -> Result<(), S
     Ok(())
 }
 
-/// Nothing that can be said about an epoch which both sites have left behind leads to more than an answer.
-fn the_past_is_over(world: &World) -> Result<(), String> {
-    for epoch in (1..world.present().0).map(Epoch) {
-        for (at, word) in [0, 1].into_iter().flat_map(|at| crate::said::all().map(move |word| (at, word))) {
-            let actions = world.sites[at].standing.receive(world.facts(at, None), epoch, word, 0);
-            let answers =
-                |action: &Action| matches!(action, Action::Tell { epoch: about, .. } if *about == epoch);
-            if !actions.iter().all(answers) {
-                return Err(format!(
-                    "site {at} does {actions:?} because of {word:?} about {epoch}, which is over"
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
 fn judge(world: &World, good: bool) -> Result<Rest, String> {
     let running = (0..2).find(|at| world.sites[*at].copy == CopyState::Running);
-    let home = (0..2).find(|at| world.sites[*at].standing.is_home());
-    let lost = (0..2).find(|at| is_lost_source(world, *at));
+    let standings = standings(world);
+    let home = (0..2).find(|at| standings[*at].is_home());
     // A freeze that a dead Coordinator has asked for may come when the service is at home again and dead. Then its user
     // has to be asked.
     if let Some(at) = home.filter(|_| !world.bounds.late)
@@ -153,61 +106,13 @@ fn judge(world: &World, good: bool) -> Result<Rest, String> {
             name(world, at)
         ));
     }
-    match (running, home) {
-        (Some(at), Some(home)) if at == home => {}
-        // It ended by itself at home; its restart policy takes over.
-        (None, Some(_)) if !good => {}
-        (None, None) if !good && lost.is_some() => {
-            return match lost.filter(|at| is_lost_destination(world, 1 - at)) {
-                None => {
-                    Err(format!("lost, and only one site says so: {} and {}", name(world, 0), name(world, 1)))
-                }
-                Some(_) if !world.original_died => Err("lost, though no original ever died".into()),
-                Some(_) => Ok(Rest::Lost),
-            };
-        }
-        _ => {
-            let rest = format!("{} and {}", name(world, 0), name(world, 1));
-            return Err(format!("after repair nobody runs the service, though a good copy was left: {rest}"));
-        }
-    }
-    Ok(if home == Some(0) { Rest::RolledBack } else { Rest::Moved })
+    Rested { standings, running, good, original_died: world.original_died }.judge(|at| name(world, at))
 }
 
-/// A copy that still has a claim to run: not given up by a decision, not outlived by a later one.
 fn is_good_copy(world: &World, at: usize) -> bool {
-    let site = &world.sites[at];
-    if site.copy == CopyState::Gone {
-        return false;
-    }
-    let epoch = site.epoch();
-    match site.standing.role() {
-        Role::Source(half) => {
-            use source::Stage;
-            let has_claim = !matches!(
-                half.stage(),
-                Stage::Moved
-                    | Stage::Released
-                    | Stage::Superseded
-                    | Stage::Lost
-                    | Stage::Stuck
-                    | Stage::Held { own: Own::Dead }
-                    | Stage::Committed { own: Own::Dead }
-                    | Stage::Refused { own: Own::Dead }
-            );
-            has_claim && world.sites[1 - at].standing.answer(epoch) != Answer::Running
-        }
-        Role::Destination(half) => {
-            use destination::{Stage, Tree};
-            match half.stage() {
-                Stage::Held { tree: Tree::Alive } => !world.aborted.contains(epoch),
-                Stage::CommitSeen { tree: Tree::Alive }
-                | Stage::Granted { tree: Tree::Alive, .. }
-                | Stage::Running => true,
-                _ => false,
-            }
-        }
-    }
+    let standings = standings(world);
+    let aborted = world.aborted.contains(standings[at].epoch());
+    world.sites[at].copy != CopyState::Gone && has_claim(standings[at], standings[1 - at], aborted)
 }
 
 fn name(world: &World, at: usize) -> String {

@@ -7,7 +7,7 @@
 //! * `world`: the two sites, the network, and what each deed does to them; `said`: words in few bits;
 //! * `steps`: everything that can happen next; `deeds`: what becomes of what a nest is asked for;
 //! * `invariants`: what must hold in every state, and after everything was repaired;
-//! * `search`: all of it, breadth-first.
+//! * `claims` (shared with the other search): what is demanded of two journals; `search`: all of it, breadth-first.
 //!
 //! What keeps the number of states small, and why each is no loss:
 //! * records are written and words are said together with the deed before them, up to the next thing that takes the
@@ -18,9 +18,12 @@
 //! * a nest without a copy that could run (prepared, restoring, discarded) is as good as none;
 //! * what was said about an epoch that both sites have left behind is forgotten; that nothing can come of it is checked.
 
+#[path = "../common/claims.rs"]
+mod claims;
 mod deeds;
 mod invariants;
 mod said;
+#[path = "../common/search.rs"]
 mod search;
 mod steps;
 mod world;

@@ -18,6 +18,13 @@ pub(crate) struct Bounds {
     pub(crate) weakness: Option<Weakness>,
 }
 
+impl Bounds {
+    /// Whether it may come to rest only with an operator. Nothing is written outside of what moves.
+    pub(crate) fn may_be_stuck(self) -> bool {
+        false
+    }
+}
+
 /// One rule that is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Weakness {

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use stateright::{Checker, Model, Property};
 
-use crate::invariants::{Rest, after_repair, always, bare};
+use crate::claims::Rest;
+use crate::invariants::{after_repair, always, bare};
 use crate::steps::{Happening, successors};
 use crate::world::{Bounds, World};
 
@@ -91,7 +92,7 @@ impl Model for Sites {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
+        let mut properties = vec![
             Property::<Self>::always(SAFE, |_, world| world.broken.is_none() && always(world).is_ok()),
             Property::<Self>::always(LIVE, |sites, world| {
                 world.broken.is_some() || sites.rest(world).is_ok()
@@ -104,11 +105,17 @@ impl Model for Sites {
             Property::<Self>::sometimes("it is lost, and both say so", |sites, world| {
                 sites.rest(world) == Ok(Rest::Lost)
             }),
-        ]
+        ];
+        if self.bounds.may_be_stuck() {
+            properties.push(Property::<Self>::sometimes("it is stuck", |sites, world| {
+                sites.rest(world) == Ok(Rest::Stuck)
+            }));
+        }
+        properties
     }
 }
 
-/// In every state: one right, one running copy, that one where the right is, and no nest that would start another.
+/// In every state: one right, one running copy and that one where the right is, and no word before RUNNING is durable.
 const SAFE: &str = "never two, and never without a right";
 /// From every state, once everything is repaired.
 const LIVE: &str = "exactly one in the end, or both say that there is none";
