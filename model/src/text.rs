@@ -50,7 +50,7 @@ pub(crate) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     String::deserialize(deserializer).map(|text: String| made_printable(text))
 }
 
-/// JSON in which hidden characters are written as `\uXXXX`: the same value, and nothing that a terminal obeys.
+/// JSON in which hidden characters are written out, as `\u001b`: the same value, and nothing that a terminal obeys.
 pub fn printable_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     for c in json.chars() {

@@ -11,6 +11,7 @@ use crate::command::{Finished, finish};
 use crate::lab::Lab;
 use crate::net::{A, B, SiteIndex};
 use crate::programs;
+use crate::rootfs::{WORKLOAD, static_rootfs};
 use crate::shaper::Shape;
 use crate::site::Site;
 use anyhow::{Context, Result};
@@ -120,6 +121,18 @@ impl Deref for Rig {
     fn deref(&self) -> &Lab {
         &self.lab
     }
+}
+
+/// Makes the static image, and starts a workload of it at A under a name of the test's choice.
+pub fn start_static(rig: &Rig, name: &str, options: &[&str], command: &[&str]) -> Result<()> {
+    let rootfs = rig.net().tag().directory().join("static");
+    static_rootfs(&rootfs)?;
+    let rootfs = rootfs.display().to_string();
+    let mut args = vec!["run", "--name", name, "--rootfs", &rootfs];
+    args.extend(options);
+    args.extend(["--", WORKLOAD]);
+    args.extend(command);
+    rig.a().ums(&args)?.success().map(drop)
 }
 
 /// `ums ARGS` at a site as people type it: without `--json`, with `input` as standard input.

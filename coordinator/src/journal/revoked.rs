@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::sites::read_site;
+use super::sites::read_sites;
 use super::{Journal, JournalError, PairedRow};
 use crate::clock::unix_ms;
 
@@ -37,20 +37,13 @@ impl Journal {
     /// for as long as it is in the history, they may ask about it. Without an answer they could not give their half up.
     pub(crate) async fn closing(&self) -> Result<Vec<PairedRow>, JournalError> {
         self.read(|db| {
-            let failed = |source| JournalError::Database { action: "read the revoked sites", source };
             let sql = "SELECT r.fingerprint, r.name, r.addresses, 0, 0, r.revoked_unix_ms FROM revoked r
                        WHERE EXISTS (SELECT 1 FROM migrations m
                            WHERE (m.peer = r.fingerprint OR m.peer IN
                                   (SELECT f.fingerprint FROM former_keys f WHERE f.site = r.fingerprint))
                                AND (m.ended_unix_ms IS NULL OR m.ended_unix_ms >= r.revoked_unix_ms
                                     OR (m.role = 'source' AND m.told = 0)))";
-            let mut statement = db.prepare(sql).map_err(failed)?;
-            let mut rows = statement.query(()).map_err(failed)?;
-            let mut sites = Vec::new();
-            while let Some(row) = rows.next().map_err(failed)? {
-                sites.push(read_site(row)?);
-            }
-            Ok(sites)
+            read_sites(db, "read the revoked sites", sql)
         })
         .await
     }

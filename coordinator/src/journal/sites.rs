@@ -48,16 +48,9 @@ impl Journal {
     /// All paired sites, by name.
     pub(crate) async fn sites(&self) -> Result<Vec<PairedRow>, JournalError> {
         self.read(|db| {
-            let failed = |source| JournalError::Database { action: "read the paired sites", source };
             let sql = "SELECT fingerprint, name, addresses, we_can_dial, they_can_dial, paired_unix_ms
                        FROM sites ORDER BY name";
-            let mut statement = db.prepare(sql).map_err(failed)?;
-            let mut rows = statement.query(()).map_err(failed)?;
-            let mut sites = Vec::new();
-            while let Some(row) = rows.next().map_err(failed)? {
-                sites.push(read_site(row)?);
-            }
-            Ok(sites)
+            read_sites(db, "read the paired sites", sql)
         })
         .await
     }
@@ -141,8 +134,24 @@ impl Journal {
     }
 }
 
+/// All sites that `sql` selects, with columns as of [`read_site`].
+pub(super) fn read_sites(
+    db: &Connection,
+    action: &'static str,
+    sql: &str,
+) -> Result<Vec<PairedRow>, JournalError> {
+    let failed = |source| JournalError::Database { action, source };
+    let mut statement = db.prepare(sql).map_err(failed)?;
+    let mut rows = statement.query(()).map_err(failed)?;
+    let mut sites = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        sites.push(read_site(row)?);
+    }
+    Ok(sites)
+}
+
 /// One site, from its fingerprint, name, addresses, directions and the time of its pairing, in this order.
-pub(super) fn read_site(row: &Row<'_>) -> Result<PairedRow, JournalError> {
+fn read_site(row: &Row<'_>) -> Result<PairedRow, JournalError> {
     let failed = |source| JournalError::Database { action: "read a site", source };
     let (fingerprint, name, addresses): (String, String, String) =
         (|| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))().map_err(failed)?;

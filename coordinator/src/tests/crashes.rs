@@ -1,6 +1,5 @@
 //! The daemons die, at every step, one or both: afterwards exactly one copy runs and both journals agree.
 
-use ums_model::error::ErrorCode;
 use ums_model::phase::Outcome;
 use ums_sites::adapter::CopyState;
 
@@ -131,25 +130,6 @@ fn the_held_copy_dies_before_the_commit_arrives() {
     assert_eq!(ended.outcome, Some(Outcome::RolledBack));
     assert!(ended.report.unwrap().frozen_ms.is_some());
     lab.settles_at("a", b"web");
-}
-
-/// Both copies die: nothing is left to run, and both sites say so instead of pretending.
-#[test]
-fn both_copies_die() {
-    let dir = tempfile::tempdir().unwrap();
-    let gate = Gate::new(&dir, "gate");
-    let lab = Lab::new([(Step::Committed, gate.act())], []);
-    let id = lab.a.migrate("web", "b").unwrap();
-    gate.reached();
-    lab.a.fake.kill(&web());
-    lab.b.fake.kill(&web());
-    gate.open();
-    assert_eq!(lab.a.end_of(id).outcome, Some(Outcome::Lost));
-    let error = lab.a.migrate("web", "b").unwrap_err();
-    assert_eq!(error.code, ErrorCode::Lost, "{error}");
-    // A user may start it anew.
-    lab.a.run("web").unwrap();
-    assert_eq!(lab.witness.crimes(), Vec::<String>::new());
 }
 
 /// A daemon that is told to end rolls back what is not committed, and starts again where it was.

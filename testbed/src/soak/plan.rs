@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::dice::Dice;
 use crate::fault::Step;
+use crate::matrix::steps::has_place;
 
 /// Of so many migrations one meets no fault.
 const ONE_IN: u64 = 8;
@@ -87,17 +88,8 @@ impl Kind {
 
     /// Whether there is something for it to hit at this step.
     fn fits(self, step: Step) -> bool {
-        let destination_has_a_nest = !matches!(
-            step,
-            Step::Reserve
-                | Step::Image
-                | Step::Arm
-                | Step::DestinationReserve
-                | Step::DestinationImage
-                | Step::DestinationArm
-        );
         match self {
-            Self::KillDestinationNest | Self::KillDestinationKeeper => destination_has_a_nest,
+            Self::KillDestinationNest | Self::KillDestinationKeeper => has_place(step),
             Self::CriuFails => step == Step::Dump,
             _ => true,
         }

@@ -13,12 +13,12 @@ use serde_json::Value;
 use ums_model::error::ErrorCode;
 use ums_model::names::Bytes;
 use ums_testbed::net::A;
-use ums_testbed::rootfs::{WORKLOAD, static_rootfs};
+use ums_testbed::rootfs::WORKLOAD;
 use ums_testbed::site::Site;
 use ums_testbed::tcp_check::TcpCheck;
 use ums_testbed::workload::{Memhog, Workload};
 
-use crate::rig::{Rig, typed};
+use crate::rig::{Rig, start_static as start, typed};
 use crate::script::Script;
 use crate::traces::Traces;
 use crate::verdict::failed;
@@ -45,18 +45,6 @@ fn kill(pid: i32) -> Result<()> {
 
 fn is_gone(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
-}
-
-/// Makes the static image, and starts a workload of it under a name of the test's choice.
-fn start(rig: &Rig, name: &str, options: &[&str], command: &[&str]) -> Result<()> {
-    let rootfs = rig.net().tag().directory().join("static");
-    static_rootfs(&rootfs)?;
-    let rootfs = rootfs.display().to_string();
-    let mut args = vec!["run", "--name", name, "--rootfs", &rootfs];
-    args.extend(options);
-    args.extend(["--", WORKLOAD]);
-    args.extend(command);
-    rig.a().ums(&args)?.success().map(drop)
 }
 
 #[test]

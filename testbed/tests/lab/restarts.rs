@@ -12,7 +12,6 @@ use serde_json::Value;
 use ums_model::names::Bytes;
 use ums_model::phase::Outcome;
 use ums_testbed::net::{A, B, SiteIndex};
-use ums_testbed::rootfs::{WORKLOAD, static_rootfs};
 use ums_testbed::service::Service;
 use ums_testbed::site::Site;
 use ums_testbed::witness::lives;
@@ -20,7 +19,7 @@ use ums_testbed::workload::Workload;
 
 use crate::gate::Gate;
 use crate::histories::agreed;
-use crate::rig::Rig;
+use crate::rig::{Rig, start_static as start};
 use crate::{PATIENCE, eventually};
 
 const DISK: Bytes = Bytes(192 << 20);
@@ -44,17 +43,6 @@ fn kill(pid: i32) -> Result<()> {
 /// Waits for a copy that is not the one of `before`.
 fn another(site: &Site, name: &str, before: i32) -> Result<i32> {
     eventually("another copy", || Ok(site.service_pid(name).ok().filter(|pid| *pid != before)))
-}
-
-fn start(rig: &Rig, name: &str, options: &[&str], command: &[&str]) -> Result<()> {
-    let rootfs = rig.net().tag().directory().join("static");
-    static_rootfs(&rootfs)?;
-    let rootfs = rootfs.display().to_string();
-    let mut args = vec!["run", "--name", name, "--rootfs", &rootfs];
-    args.extend(options);
-    args.extend(["--", WORKLOAD]);
-    args.extend(command);
-    rig.a().ums(&args)?.success().map(drop)
 }
 
 /// Where each life of a service was; an error if two were at once.
