@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Deserializer};
 
-/// Most characters of one text for people. Longer ones end with `…`.
+/// Most characters of one text for people, as it is shown. Longer ones end with `…`.
 pub const MAX_CHARS: usize = 4096;
 
 /// Whether a character does something to the text around it instead of showing itself.
@@ -23,15 +23,21 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len().min(MAX_CHARS));
-    for c in text.chars().take(MAX_CHARS) {
-        match c {
-            '\n' | '\r' | '\t' => shown.push(' '),
-            c if is_hidden(c) => shown.extend(c.escape_unicode()),
-            c => shown.push(c),
+    let mut left = MAX_CHARS;
+    for c in text.chars() {
+        let written = match c {
+            '\n' | '\r' | '\t' => " ".to_owned(),
+            c if is_hidden(c) => c.escape_unicode().to_string(),
+            c => c.to_string(),
+        };
+        // One more for the sign that it goes on. So a text that was cut is not cut again.
+        let length = written.chars().count();
+        if length >= left {
+            shown.push('…');
+            break;
         }
-    }
-    if text.chars().nth(MAX_CHARS).is_some() {
-        shown.push('…');
+        left -= length;
+        shown.push_str(&written);
     }
     Cow::Owned(shown)
 }
@@ -81,8 +87,13 @@ mod tests {
     #[test]
     fn what_is_too_long_ends() {
         let shown = printable(&"ü".repeat(MAX_CHARS + 1)).into_owned();
-        assert_eq!(shown.chars().count(), MAX_CHARS + 1);
+        assert_eq!(shown.chars().count(), MAX_CHARS);
         assert!(shown.ends_with("ü…"));
+        for hidden in ["\u{1b}".repeat(MAX_CHARS), "\n".repeat(2 * MAX_CHARS)] {
+            let shown = printable(&hidden).into_owned();
+            assert!(shown.chars().count() <= MAX_CHARS && shown.ends_with('…'));
+            assert_eq!(printable(&shown), shown, "what is printable stays as it is");
+        }
         assert!(matches!(printable(&"ü".repeat(MAX_CHARS)), Cow::Borrowed(_)));
     }
 
