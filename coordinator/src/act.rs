@@ -165,14 +165,19 @@ impl<S: SiteAdapter> Core<S> {
         Err(WireError::new(ErrorCode::Stuck, message).with_hint(format!("ums status {service}")))
     }
 
-    /// Says `alarm` to people, once.
-    pub(crate) async fn raise(
-        &self,
-        lane: &mut Lane,
-        migration: Option<MigrationId>,
-        epoch: Epoch,
-        alarm: Alarm,
-    ) {
+    /// Says to people, once, that trying again alone will not do, and why.
+    pub(crate) async fn blocked(&self, lane: &mut Lane, migration: MigrationId, error: &WireError) {
+        let alarm = (lane.standing().epoch(), Alarm::Blocked);
+        if lane.desk().alarm() == Some(alarm) {
+            return;
+        }
+        self.raise(lane, Some(migration), alarm.0, alarm.1).await;
+        if let Some(chronicle) = self.chronicles.of(migration) {
+            chronicle.note(&self.journal, format!("{}; {}", error.message, error.hint)).await;
+        }
+    }
+
+    async fn raise(&self, lane: &mut Lane, migration: Option<MigrationId>, epoch: Epoch, alarm: Alarm) {
         if lane.desk().alarm() == Some((epoch, alarm)) {
             return;
         }
@@ -214,6 +219,7 @@ pub(crate) fn words(alarm: Alarm) -> &'static str {
     match alarm {
         Alarm::InDoubt => "the commit is decided and the destination has not answered yet; it is asked again",
         Alarm::Stuck => "nobody may run the service before the other site answers or an operator decides",
+        Alarm::Blocked => "what has to be done here fails, and is tried again",
         Alarm::Lost => "the state of the service exists nowhere any more",
         Alarm::Superseded => "the other site has a newer decision; the copy here was frozen and is kept",
         Alarm::Contradiction => "the other site said what cannot be; nothing was done about it",

@@ -6,11 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ums_model::destination;
 use ums_model::error::WireError;
 use ums_model::names::{Epoch, MigrationId, ServiceName};
-use ums_model::phase::Outcome;
-use ums_model::source;
 use ums_model::standing::Record;
 use ums_sites::adapter::{CopyState, ServiceStatus, SiteAdapter};
 
@@ -87,7 +84,7 @@ async fn end<S: SiteAdapter>(core: &Core<S>, ending: impl Future<Output = ()> + 
 }
 
 async fn finish<S: SiteAdapter>(core: &Arc<Core<S>>, lane: Lane, row: &MigrationRow) {
-    let outcome = outcome(&lane.standing());
+    let outcome = outcome(row, &lane.standing());
     if conclude(core, lane, row, outcome, None, false).await == Settled::Yes {
         tell(core, row.id);
     }
@@ -184,44 +181,17 @@ async fn turn<S: SiteAdapter>(core: &Core<S>, desk: &Arc<Desk>) -> Result<(), Wi
 
 /// A migration that ended in the records but not in its row, and after which the service has gone on.
 async fn conclude_stale<S: SiteAdapter>(core: &Arc<Core<S>>, row: MigrationRow) {
-    let records = match core.journal.records_of(row.id).await {
-        Ok(records) => records,
+    let standing = match core.journal.standing_after(&row).await {
+        Ok(standing) => standing,
         Err(error) => {
             return tracing::error!(error = failure::chain(&error), "cannot end an interrupted migration");
         }
     };
     let lane = core.desks.desk(&row.service).wait(core.holder(Some(row.id), "recovering", Hold::Brief)).await;
-    match conclude(core, lane, &row, outcome_of(&records), None, false).await {
+    match conclude(core, lane, &row, outcome(&row, &standing), None, false).await {
         Settled::Yes => tell(core, row.id),
         Settled::NotYet => {
             tracing::warn!(error = failure::chain(&JournalError::Closed), "the recovery was interrupted");
         }
-    }
-}
-
-/// What the records of a migration came to that is over.
-pub(crate) fn outcome_of(records: &[Record]) -> Outcome {
-    use {destination::Step as D, source::Step as S};
-    let has = |wanted: fn(&Record) -> bool| records.iter().any(wanted);
-    let done = has(|record| match record {
-        Record::Source(event) => event.step == S::RunningArrived,
-        Record::Destination(event) => event.step == D::RunningWritten,
-        Record::Created | Record::Removed => false,
-    });
-    let lost = has(|record| match record {
-        Record::Source(event) => event.step == S::LostDeclared,
-        Record::Destination(event) => event.step == D::LostHeard,
-        Record::Created | Record::Removed => false,
-    });
-    // Decided against, and dead before it was thawed.
-    let died = has(|record| matches!(record, Record::Source(event) if event.step == S::OwnCopyDead))
-        && has(|record| {
-            matches!(record, Record::Source(event)
-                if matches!(event.step, S::AbortDecided | S::RevokedDecided))
-        });
-    match (done, lost || died) {
-        (true, _) => Outcome::Done,
-        (false, true) => Outcome::Lost,
-        (false, false) => Outcome::RolledBack,
     }
 }

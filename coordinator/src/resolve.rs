@@ -53,7 +53,7 @@ pub(crate) async fn resolve<S: SiteAdapter>(
     match row {
         Some(row) if core.chronicles.of(row.id).is_some() => {
             if settled {
-                let outcome = outcome(&lane.standing());
+                let outcome = outcome(&row, &lane.standing());
                 conclude(core, lane, &row, outcome, None, true).await;
             } else {
                 drop(lane);

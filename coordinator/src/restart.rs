@@ -2,17 +2,18 @@
 //!
 //! A nest restarts its service itself. Without a keeper there is no nest; so each service whose keeper ends is looked at
 //! here, and when the daemon starts, each that has none. It is started as a user would start it: with the lane of the
-//! service, and only if the journal says that it is at home. A migration has the lane for as long as it is undecided, so
-//! nothing is started beside a copy that may run elsewhere; what was moved away, lost or superseded is left alone, and the
-//! log says why. The end of a keeper is a failure, whatever the service was about; one that a user has stopped, or that
+//! service, and only if the journal says that it is at home: that, and not the lane, which a migration that waits for a word
+//! gives back, keeps it from being started beside a copy that may run elsewhere. What was moved away, lost or superseded is
+//! left alone, and the log says why. The end of a keeper is a failure, whatever the service was about; one that a user has stopped, or that
 //! had ended before and was content with that, stays as it is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use ums_model::error::ErrorCode;
+use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::ServiceName;
 use ums_model::spec::RestartPolicy;
 use ums_sites::adapter::{CopyState, ServiceStatus, SiteAdapter};
@@ -25,6 +26,10 @@ use crate::source::must_be_home;
 
 /// A service that ran this long is taken to have recovered: the next pause is the first again.
 const LASTING: Duration = Duration::from_secs(10);
+
+/// So many are started at once: after a boot all of them want to be, and users and migrations want the disk and the
+/// processors, too.
+const AT_ONCE: usize = 4;
 
 /// What is remembered of a service that was started here a short while ago.
 struct Life {
@@ -39,6 +44,7 @@ pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>) {
     core.tasks.clone().spawn(async move {
         let mut lives = BTreeMap::<ServiceName, Life>::new();
         let mut starts = JoinSet::new();
+        let places = Arc::new(Semaphore::new(AT_ONCE));
         // Whose keeper has ended again while it was being started.
         let mut under_way = BTreeMap::<ServiceName, bool>::new();
         let mut found: Vec<ServiceName> = core.desks.all().iter().map(|desk| desk.name().clone()).collect();
@@ -51,9 +57,9 @@ pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>) {
                 under_way.insert(service.clone(), false);
                 lives.retain(|_, life| life.since.elapsed() < LASTING);
                 let pause = lives.get(&service).map_or(core.config.deadlines.retry_least, |life| life.pause);
-                let core = Arc::clone(&core);
+                let (core, places) = (Arc::clone(&core), Arc::clone(&places));
                 starts.spawn(async move {
-                    let pause = bring_back(&core, &service, pause).await;
+                    let pause = bring_back(&core, &service, pause, &places).await;
                     (service, pause)
                 });
             }
@@ -79,6 +85,8 @@ enum Attempt {
     Started,
     /// Nothing is to be done, now or later.
     Over,
+    /// For the end of its migration, and why.
+    Waits(WireError),
     /// To be tried again.
     Failed,
 }
@@ -89,7 +97,9 @@ async fn bring_back<S: SiteAdapter>(
     core: &Core<S>,
     service: &ServiceName,
     mut pause: Duration,
+    places: &Semaphore,
 ) -> Option<Duration> {
+    let mut waits = false;
     loop {
         // Before the lane is asked for: of most services there is nothing to do.
         match core.within(core.config.deadlines.act, "look at a service", core.site.status(service)).await {
@@ -117,10 +127,16 @@ async fn bring_back<S: SiteAdapter>(
                 }
             }
         };
+        // Never closed.
+        let _place = places.acquire().await;
         match attempt(core, &lane).await {
             Attempt::Started => return Some(pause),
             Attempt::Over => return None,
-            Attempt::Failed => {}
+            Attempt::Waits(why) if !waits => {
+                tracing::warn!(%service, %why, "a service whose keeper has ended is not started again yet");
+                waits = true;
+            }
+            Attempt::Waits(_) | Attempt::Failed => {}
         }
     }
 }
@@ -141,8 +157,11 @@ async fn attempt<S: SiteAdapter>(core: &Core<S>, lane: &Lane) -> Attempt {
         return Attempt::Over;
     }
     if let Err(why) = must_be_home(core, &standing, service).await {
+        if !is_settled(&standing) {
+            return Attempt::Waits(why);
+        }
         tracing::warn!(%service, %standing, %why, "a service whose keeper has ended is not started again");
-        return if is_settled(&standing) { Attempt::Over } else { Attempt::Failed };
+        return Attempt::Over;
     }
     if status.epoch > standing.epoch() {
         tracing::error!(
@@ -156,6 +175,11 @@ async fn attempt<S: SiteAdapter>(core: &Core<S>, lane: &Lane) -> Attempt {
             let keeper = status.keeper_pid;
             tracing::warn!(%service, keeper, "the keeper of a service had ended: it was started again");
             Attempt::Started
+        }
+        // Another attempt would hear the same.
+        Err(error) if matches!(error.code, ErrorCode::Refused | ErrorCode::InvalidSpec) => {
+            tracing::error!(%service, %error, "a service whose keeper has ended cannot be started again");
+            Attempt::Over
         }
         Err(error) => {
             tracing::warn!(%service, %error, "cannot start a service again whose keeper has ended");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ums_model::action::Alarm;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{MigrationId, ServiceName};
 use ums_model::source;
@@ -201,8 +202,11 @@ async fn gone<S: SiteAdapter>(core: &Core<S>, service: &ServiceName) -> WireErro
 fn view<S: SiteAdapter>(core: &Core<S>, status: ServiceStatus) -> ServiceView {
     let desk = core.desks.desk(&status.spec.name);
     let standing = desk.standing();
-    let alarm = desk.alarm().map(|(_, alarm)| alarm);
     let migration = migration_of(core, &status.spec.name);
+    // At home and in no migration nothing is in the way any more, and a copy that is lost was another one.
+    let is_over = migration.is_none() && standing.is_home();
+    let alarm = desk.alarm().map(|(_, alarm)| alarm);
+    let alarm = alarm.filter(|alarm| !is_over || *alarm == Alarm::Contradiction);
     ServiceView { status, migration, alarm, standing: standing.to_string() }
 }
 

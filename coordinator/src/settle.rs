@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use ums_model::action::{Action, Alarm, Word};
+use ums_model::action::{Action, Word};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::facts::Answer;
 use ums_model::message::{About, PeerMessage};
@@ -80,9 +80,7 @@ pub(crate) async fn settle<S: SiteAdapter>(
             Err(error) => {
                 tracing::warn!(service = %row.service, migration = %row.id, %error, "a step has to be tried again");
                 if error.code == ErrorCode::Stuck {
-                    // The site says that trying again alone will not do.
-                    let epoch = lane.standing().epoch();
-                    core.raise(lane, Some(row.id), epoch, Alarm::Stuck).await;
+                    core.blocked(lane, row.id, &error).await;
                 }
             }
         }
@@ -133,13 +131,16 @@ pub(crate) fn is_settled(standing: &Standing) -> bool {
     }
 }
 
-/// What a settled migration came to, at the site that has `role` in it.
-pub(crate) fn outcome(standing: &Standing) -> Outcome {
+/// What the migration of `row` came to, by where its last record left the service.
+pub(crate) fn outcome(row: &MigrationRow, standing: &Standing) -> Outcome {
     match standing.role() {
+        // By a newer epoch, perhaps.
+        Half::Source(half) if half.stage() == source::Stage::Superseded => Outcome::Stuck,
+        // It was revoked and thawed, or never began and has left the service as an earlier one brought it here.
+        _ if standing.epoch() != row.epoch => Outcome::RolledBack,
         Half::Source(half) => match half.stage() {
             source::Stage::Released => Outcome::Done,
             source::Stage::Lost => Outcome::Lost,
-            source::Stage::Superseded => Outcome::Stuck,
             _ => Outcome::RolledBack,
         },
         Half::Destination(half) => match half.stage() {
@@ -312,7 +313,9 @@ pub(crate) async fn conclude<S: SiteAdapter>(
     };
     // Only an abort and a loss have to be told: of any other end the other site knows, or cannot be told by this one.
     let told = told || !matches!(outcome, Outcome::RolledBack | Outcome::Lost);
-    if matches!(outcome, Outcome::Done | Outcome::RolledBack) {
+    if matches!(outcome, Outcome::Done | Outcome::RolledBack)
+        && lane.desk().alarm().is_some_and(|(epoch, _)| epoch <= row.epoch)
+    {
         lane.raise(None);
     }
     drop(lane);

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::message::About;
 use ums_model::names::{Digest, Epoch, MigrationId, ServiceName, SiteName};
-use ums_model::phase::{Mode, Outcome, Phase};
+use ums_model::phase::{Mode, Phase};
 use ums_model::standing::{Role as Half, Standing};
 use ums_sites::adapter::SiteAdapter;
 use ums_transfer::link::Link;
@@ -245,8 +245,7 @@ impl<S: SiteAdapter> Migration<S> {
             return;
         }
         let standing = self.lane.standing();
-        // One that never began has left the service as an earlier one brought it here.
-        let outcome = if standing.epoch() == row.epoch { outcome(&standing) } else { Outcome::RolledBack };
+        let outcome = outcome(&row, &standing);
         let Self { lane, offered, place, .. } = self;
         // The next migration need not wait until the other site has heard of the end of this one.
         drop(place);

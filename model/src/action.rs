@@ -83,6 +83,8 @@ words! {
         InDoubt = "in-doubt",
         /// Nobody may run the service until the other site answers or an operator decides.
         Stuck = "stuck",
+        /// What is decided cannot be carried out at this site, and the site says why; it is tried again.
+        Blocked = "blocked",
         /// Both copies are gone.
         Lost = "lost",
         /// The other site has a newer decision than this journal: the copy here was frozen.

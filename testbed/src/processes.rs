@@ -169,6 +169,16 @@ fn read(pid: i32) -> Option<Process> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// Whether a process has ended or is about to: one that was killed as the first of a pid namespace waits for all others
+/// there.
+pub(crate) fn is_ending(pid: i32) -> bool {
+    /// The kernel's flag for a task that has begun to exit.
+    const EXITING: u64 = 0x4;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
+    read(pid).is_none() || flags.is_none_or(|flags| flags & EXITING != 0)
+}
+
 fn parse(pid: i32, stat: &str) -> Option<Process> {
     // The name may contain anything, spaces and brackets too; what follows its last bracket is plain.
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();

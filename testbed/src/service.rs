@@ -237,7 +237,8 @@ impl<'a> Service<'a> {
     }
 }
 
-pub(crate) fn kill(pid: i32) -> Result<()> {
+/// SIGKILL. On `Ok` it was sent.
+pub fn kill(pid: i32) -> Result<()> {
     let pid = Pid::from_raw(pid).context("a pid of 0")?;
     kill_process(pid, Signal::KILL).with_context(|| format!("cannot kill {}", pid.as_raw_nonzero()))
 }

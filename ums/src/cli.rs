@@ -162,6 +162,9 @@ pub(crate) enum Command {
     History {
         /// Only of this service.
         name: Option<String>,
+        /// How many at most, the newest first; no more than 1000.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
     },
     /// What was moved, by whom, and how it ended: a chain of records of which none can be changed unnoticed.
     #[command(subcommand)]

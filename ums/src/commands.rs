@@ -115,7 +115,7 @@ async fn client_command(context: &Context, command: Command) -> CallResult<u8> {
         Command::Abort { name } => migrate::abort(context, &name).await,
         Command::Resolve { name, run_here, yes, .. } => resolve::resolve(context, &name, run_here, yes).await,
         Command::Status { name } => migrate::status(context, name.as_deref()).await,
-        Command::History { name } => migrate::history(context, name.as_deref()).await,
+        Command::History { name, limit } => migrate::history(context, name.as_deref(), limit).await,
         Command::Site(_) | Command::Keeper { .. } | Command::Nest { .. } => Ok(USAGE),
     }
 }

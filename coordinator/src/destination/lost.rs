@@ -65,9 +65,7 @@ async fn correct<S: SiteAdapter>(
     row: MigrationRow,
     reason: Option<&WireError>,
 ) -> Result<bool, WireError> {
-    let Some(ended) = row.ended.filter(|_| row.role == Role::Destination) else {
-        return Ok(row.role != Role::Destination);
-    };
+    let Some(ended) = row.ended else { return Ok(false) };
     if matches!(ended.report.outcome, Outcome::Done | Outcome::Lost) {
         return Ok(true);
     }

@@ -164,7 +164,7 @@ fn finish<S: SiteAdapter>(core: &Arc<Core<S>>, mut lane: Lane, row: MigrationRow
     let core = Arc::clone(core);
     core.tasks.clone().spawn(async move {
         if settle(&core, &mut lane, &row, None, &core.stopping).await == Settled::Yes {
-            let outcome = outcome(&lane.standing());
+            let outcome = outcome(&row, &lane.standing());
             conclude(&core, lane, &row, outcome, None, false).await;
         }
     });

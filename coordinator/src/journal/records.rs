@@ -37,11 +37,22 @@ impl Journal {
     }
 
     /// The records that a migration has left, in order.
+    #[cfg(test)]
     pub(crate) async fn records_of(&self, id: MigrationId) -> Result<Vec<Record>, JournalError> {
         let id = id.to_string();
         let rows = self.ask(all_rows).await?;
         let of_it = rows.iter().filter(|row| row.migration.as_ref() == Some(&id));
         of_it.map(|row| Ok(row.decode()?.1)).collect()
+    }
+
+    /// Where the last record of a migration left its service.
+    pub(crate) async fn standing_after(&self, row: &MigrationRow) -> Result<Standing, JournalError> {
+        let (id, service) = (row.id.to_string(), row.service.as_str());
+        let rows = self.ask(all_rows).await?;
+        let last =
+            rows.iter().rposition(|row| row.migration.as_ref() == Some(&id)).map_or(0, |last| last + 1);
+        let of_it = rows[..last].iter().filter(|row| row.service == service);
+        of_it.into_iter().try_fold(Standing::default(), |standing, row| follow(&standing, row))
     }
 
     /// The standing of every service that was ever heard of: the fold over its records.
@@ -51,15 +62,20 @@ impl Journal {
     pub(crate) async fn standings(&self) -> Result<BTreeMap<ServiceName, Standing>, JournalError> {
         let mut standings = BTreeMap::<ServiceName, Standing>::new();
         for row in self.ask(all_rows).await? {
-            let (service, record) = row.decode()?;
-            let before = standings.entry(service.clone()).or_default();
-            *before = before.apply(record).map_err(|error| {
-                let why = format!("number {} of service {service}: {error}", row.seq);
-                JournalError::Damaged { what: "a record", why }
-            })?;
+            let before = standings.entry(row.decode()?.0).or_default();
+            *before = follow(before, &row)?;
         }
         Ok(standings)
     }
+}
+
+/// The standing after one more record.
+fn follow(before: &Standing, row: &RecordRow) -> Result<Standing, JournalError> {
+    let (service, record) = row.decode()?;
+    before.apply(record).map_err(|error| {
+        let why = format!("number {} of service {service}: {error}", row.seq);
+        JournalError::Damaged { what: "a record", why }
+    })
 }
 
 fn rows(

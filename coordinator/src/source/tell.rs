@@ -87,7 +87,10 @@ async fn attempt<S: SiteAdapter>(core: &Core<S>, row: &MigrationRow) -> Result<(
     let _ = tokio::time::timeout(core.config.deadlines.answer, link.close()).await;
     match (message.about(), message.word()) {
         (Some(again), Some(Word::State { answer })) if *again == about => {
-            Ok((answer, is_enough(&said, answer)))
+            // It has given the id to another site since: there is nobody left to be told.
+            let is_strange =
+                matches!(&message, PeerMessage::Refused { error, .. } if error.code == ErrorCode::NotPaired);
+            Ok((answer, is_strange || is_enough(&said, answer)))
         }
         _ => Err(WireError::new(
             ErrorCode::Internal,

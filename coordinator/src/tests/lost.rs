@@ -1,15 +1,13 @@
 //! No copy survived: both sites say so, whatever was cut, crashed or begun anew in between, and none says it otherwise.
 
-use std::path::PathBuf;
-
 use ums_model::action::{Alarm, Word};
+use ums_model::destination;
 use ums_model::error::ErrorCode;
 use ums_model::facts::Answer;
 use ums_model::message::PeerMessage;
 use ums_model::names::{Epoch, MigrationId};
 use ums_model::phase::Outcome;
 use ums_model::standing::Record;
-use ums_model::{destination, source};
 use ums_sites::adapter::CopyState;
 use ums_transfer::link::{Purpose, Version};
 
@@ -18,7 +16,7 @@ use super::strangers::{Stranger, about, new_id, offer};
 use crate::audit::{AuditCheck, AuditRecord};
 use crate::fault::Step;
 use crate::journal::Journal;
-use crate::view::{MigrationState, MigrationView};
+use crate::view::{MigrationState, MigrationView, ServiceView};
 
 fn outcome(node: &Node, id: MigrationId) -> Option<Outcome> {
     node.migration(id).outcome
@@ -232,20 +230,26 @@ fn what_a_site_may_say_is_lost() {
     assert_eq!(lab.settled_at(), "b");
 }
 
-/// A journal whose source died between its record and its history, before the service went on: the records count.
+/// A journal whose source died between its record and its history, before the service went on: the records count, and
+/// the destination hears of it.
 #[test]
 fn a_source_that_could_not_end_it_ends_it_as_lost() {
-    let (mut lab, _) = lost_behind_a_cut();
+    let (mut lab, id) = lost_behind_a_cut();
+    lab.a.run("web").unwrap();
     lab.a.stop();
-    let path: PathBuf = lab.a.config.journal_path();
-    let records = {
-        let journal = Journal::open(&path).unwrap();
-        let rows = lab.runtime.block_on(journal.history(None, 1)).unwrap();
-        lab.runtime.block_on(journal.records_of(rows[0].id)).unwrap()
-    };
-    let dead = Record::Source(source::Step::OwnCopyDead.at(Epoch(1)));
-    assert!(records.contains(&dead), "{records:?}");
-    assert_eq!(crate::recovery::outcome_of(&records), Outcome::Lost);
-    let aborted: Vec<_> = records.into_iter().filter(|record| *record != dead).collect();
-    assert_eq!(crate::recovery::outcome_of(&aborted), Outcome::RolledBack);
+    let journal = rusqlite::Connection::open(lab.a.config.journal_path()).unwrap();
+    let unended = "UPDATE migrations SET ended_unix_ms = NULL, report = NULL, told = 0 WHERE id = ?1";
+    assert_eq!(journal.execute(unended, [id.to_string()]).unwrap(), 1);
+    drop(journal);
+    lab.heal();
+    lab.a.start([]);
+    wait_for("the end", || (outcome(&lab.a, id) == Some(Outcome::Lost)).then_some(()));
+    says_lost(&lab.b, id);
+    assert_eq!((alarm_of_service(&lab.a), outcome(&lab.b, id)), (None, Some(Outcome::Lost)));
+}
+
+/// What is said of the service that runs now.
+fn alarm_of_service(node: &Node) -> Option<Alarm> {
+    let view: ServiceView = node.client.get("/v1/services/web").unwrap();
+    view.alarm
 }

@@ -13,11 +13,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
+use ums_model::phase::Outcome;
 
 use super::Options;
-use super::own;
+use super::own::{self, report};
 use super::point::{ANSWER, MEMORY, Point};
-use crate::cli::Outcome;
+use crate::cli;
+use crate::histories::agreed;
 use crate::interrupt;
 use crate::lab::Lab;
 use crate::net::{A, B};
@@ -83,7 +85,8 @@ pub fn fates(kills: u32) -> Result<Fates> {
     let mut fates = Fates::default();
     for turn in 0..kills {
         let at = whole * u64::from(turn) / u64::from(kills);
-        let fate = kill_at(&service, at).with_context(|| format!("CRIU killed at {at} of {whole} bytes"))?;
+        let fate =
+            kill_at(&lab, &service, at).with_context(|| format!("CRIU killed at {at} of {whole} bytes"))?;
         interrupt::stop_here_if_interrupted();
         eprintln!("bench: CRIU killed when its log had {at} of {whole} bytes: {fate:?}");
         *match fate {
@@ -114,7 +117,7 @@ fn undisturbed(service: &Service<'_>) -> Result<u64> {
     Ok(length)
 }
 
-fn kill_at(service: &Service<'_>, at: u64) -> Result<Fate> {
+fn kill_at(lab: &Lab, service: &Service<'_>, at: u64) -> Result<Fate> {
     ensure!(service.site().index() == A, "the service should be at its first site");
     let probe = service.probe()?;
     let mut killed = false;
@@ -134,40 +137,40 @@ fn kill_at(service: &Service<'_>, at: u64) -> Result<Fate> {
         own::migrate(service).context("cannot take the service back")?;
         return Ok(Fate::Late);
     }
-    let said = format!("{outcome:?}");
-    if outcome.code == Some(3) {
-        ensure!(said.contains("\"outcome\": String(\"lost\")"), "no word of what was lost: {said}");
-        stands(service).with_context(|| format!("it is told to stand still: {said}"))?;
+    let report = report(outcome.field("report").context("`ums migrate --json` printed no report")?)?;
+    let error = report.error.context("a migration failed without an error")?;
+    if report.outcome == Outcome::Lost {
+        stands(lab, service)?;
         return Ok(Fate::Lost);
     }
-    ensure!(outcome.code == Some(1), "{said}");
+    ensure!(report.outcome == Outcome::RolledBack, "{error}");
     probe.wait_for_answer(ANSWER)?;
     drop(probe);
     service.settle()?;
     service.check()?;
-    // It had not touched the service yet.
-    if said.contains("lost CRIU while dumping") {
-        return Ok(Fate::Unharmed);
-    }
-    let cured = said.split_once(" cured").and_then(|(before, _)| before.rsplit(' ').next());
-    match cured {
+    // Its words are the only place that says what had to be done; this is where they are held to be so.
+    match error.message.split_once(" cured").and_then(|(before, _)| before.rsplit(' ').next()) {
         Some("0") => Ok(Fate::Unharmed),
         Some(_) => Ok(Fate::Cured),
-        None => Err(anyhow!("the migration failed for another reason: {said}")),
+        // It had not touched the service yet.
+        None if error.message.contains("lost CRIU while dumping") => Ok(Fate::Unharmed),
+        None => Err(anyhow!("the migration failed for another reason: {error}")),
     }
 }
 
-/// A lost tree does nothing, and both sites know of no other.
-fn stands(service: &Service<'_>) -> Result<()> {
+/// A lost tree does nothing, and both sites say that it is lost.
+fn stands(lab: &Lab, service: &Service<'_>) -> Result<()> {
+    let told = agreed(lab, service.name(), ANSWER)?;
+    ensure!(told == Outcome::Lost, "told as {told}");
     let records = || service.recorder().map(|recorder| recorder.records().len());
     let before = records()?;
     thread::sleep(Duration::from_millis(300));
-    ensure!(records()? == before, "it runs");
+    ensure!(records()? == before, "it is told to stand still, and runs");
     Ok(())
 }
 
 /// Migrates the service, and meanwhile tells `each` again and again how long the log of the source's CRIU is, and its pid.
-fn beside(service: &Service<'_>, mut each: impl FnMut(u64, i32)) -> Result<Outcome> {
+fn beside(service: &Service<'_>, mut each: impl FnMut(u64, i32)) -> Result<cli::Outcome> {
     let source: &Site = service.site();
     let nest = source.nest_pid(service.name())?;
     let over = AtomicBool::new(false);

@@ -14,6 +14,8 @@ use super::{memory, steps};
 use crate::cli::Outcome;
 use crate::fault::{Role, Step};
 use crate::net::{A, B, SiteIndex};
+use crate::patience::eventually;
+use crate::processes::is_ending;
 use crate::service::{Service, kill};
 use crate::shaper::{BitRate, Cut, Shape};
 use crate::site::Site;
@@ -129,8 +131,8 @@ impl Cell {
             Fault::KillBothDaemons => from.kill9().and(to.kill9()),
             Fault::KillSourceNest => kill(from.nest_pid(name)?),
             Fault::KillDestinationNest => kill(to.nest_pid(name)?),
-            Fault::KillSourceKeeper => kill(from.keeper_pid(name)?),
-            Fault::KillDestinationKeeper => kill(to.keeper_pid(name)?),
+            Fault::KillSourceKeeper => kill_keeper(from.keeper_pid(name)?),
+            Fault::KillDestinationKeeper => kill_keeper(to.keeper_pid(name)?),
             Fault::FailDump => stage.spoil_criu(source, "fail"),
             Fault::KillDump => stage.spoil_criu(source, "kill"),
             Fault::FailRestore => stage.spoil_criu(destination, "fail"),
@@ -156,27 +158,45 @@ impl Cell {
 
     /// What an orchestrator does that knows of no migration: it starts the service at both sites.
     fn restart(&self, stage: &Stage, name: &str, from: &Site, to: &Site) -> Result<()> {
-        let refused = |site: &Site, started: Outcome, may: bool| {
-            ensure!(
-                started.code == Some(1) || may,
-                "a second copy may be started at {}: {started:?}",
-                site.name()
-            );
+        let start = |site: &Site| site.ums(&["start", name]);
+        let is_refused = |site: &Site, started: &Outcome| {
+            let refused = started.code == Some(1);
+            ensure!(refused, "a second copy may be started at {}: {started:?}", site.name());
             Ok(())
         };
         let moment = steps::moment(self.step);
-        refused(from, from.ums(&["start", name])?, false)?;
-        if self.step.role() == Role::Destination && moment >= Moment::Committed {
+        is_refused(from, &start(from)?)?;
+        if moment < Moment::Committed {
+            // The lock says no, or nothing is known of it.
+            return is_refused(to, &start(to)?);
+        }
+        let started = match self.step.role() {
+            Role::Source => start(to)?,
             // The destination does what was decided in one go, and a start waits for it. So it has to go on.
-            return thread::scope(|scope| {
-                let start = scope.spawn(|| to.ums(&["start", name]));
+            Role::Destination => thread::scope(|scope| {
+                let start = scope.spawn(|| start(to));
                 thread::sleep(POLL);
                 stage.lift(to.index(), self.step)?;
-                let started = start.join().map_err(|_| anyhow!("the start's thread panicked"))??;
-                refused(to, started, true)
-            });
-        }
-        // Where it is being moved the lock says no; where it is not, nothing is known of it; where it runs, it was started.
-        refused(to, to.ums(&["start", name])?, moment >= Moment::Told)
+                start.join().map_err(|_| anyhow!("the start's thread panicked"))?
+            })?,
+        };
+        // It was being decided, or it runs already: then there is nothing to start, and it is the one copy.
+        ensure!(matches!(started.code, Some(0 | 1)), "neither started nor refused: {started:?}");
+        ensure!(
+            moment >= Moment::Told || self.step.role() == Role::Destination || started.code == Some(1),
+            "started before it was told to: {started:?}"
+        );
+        ensure!(
+            started.code == Some(1) || started.text("copy")? == "running",
+            "started, and yet it does not run: {started:?}"
+        );
+        Ok(())
     }
+}
+
+/// Kills a keeper, and waits until that has taken hold: whoever asks from then on sees that it is dead. Above a frozen
+/// copy it does not end before that is thawed.
+fn kill_keeper(pid: i32) -> Result<()> {
+    kill(pid)?;
+    eventually("the death of a keeper", || Ok(is_ending(pid).then_some(())))
 }

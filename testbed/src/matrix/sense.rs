@@ -120,8 +120,7 @@ pub fn may_end(step: Step, fault: Fault) -> &'static [End] {
         },
         F::KillDestinationKeeper | F::DestinationHostDies => match (moment, step.role()) {
             (Moment::Running | Moment::Stopped | Moment::Held, _) => &[RolledBack],
-            // A kill takes its time, in which the COMMIT that was held up may come and be carried out.
-            (Moment::Committed, Role::Source) => &[RolledBack, Resolved, Died],
+            (Moment::Committed, Role::Source) => &[RolledBack],
             // The witness is written outside of what moves: after GRANTED nobody but an operator may say that nothing
             // of it was seen.
             (Moment::Committed, Role::Destination) => &[Resolved],

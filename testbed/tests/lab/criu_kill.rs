@@ -9,8 +9,7 @@ const KILLS: u32 = 8;
 fn a_service_whose_criu_is_killed_goes_on_or_is_told_as_lost() {
     let fates = fates(KILLS).expect("every service is whole or lost");
     println!("{fates:?}");
-    assert!(
-        fates.cured + fates.lost > 0,
-        "CRIU was never killed while it had its code in a process: {fates:?}"
-    );
+    assert!(fates.cured > 0, "nothing that CRIU had changed was ever put right: {fates:?}");
+    // Of sixty, two were.
+    assert!(fates.lost <= fates.cured, "most are lost: {fates:?}");
 }

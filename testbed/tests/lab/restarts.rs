@@ -7,12 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use ums_model::names::Bytes;
 use ums_model::phase::Outcome;
 use ums_testbed::net::{A, B, SiteIndex};
-use ums_testbed::service::Service;
+use ums_testbed::service::{Service, kill};
 use ums_testbed::site::Site;
 use ums_testbed::witness::lives;
 use ums_testbed::workload::Workload;
@@ -34,10 +33,6 @@ fn is_dead(site: &Site, name: &str) -> Result<()> {
     let status = status(site, name)?;
     ensure!(status["copy"] == "dead" && status["keeper_pid"].is_null(), "{status}");
     Ok(())
-}
-
-fn kill(pid: i32) -> Result<()> {
-    kill_process(Pid::from_raw(pid).context("a pid of 0")?, Signal::KILL).context("cannot kill")
 }
 
 /// Waits for a copy that is not the one of `before`.

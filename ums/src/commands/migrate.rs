@@ -157,9 +157,9 @@ pub(crate) async fn status(context: &Context, name: Option<&str>) -> CallResult<
 }
 
 /// `ums history`.
-pub(crate) async fn history(context: &Context, name: Option<&str>) -> CallResult<u8> {
-    let query = name.map(|name| format!("?service={}", segment(name))).unwrap_or_default();
-    let migrations = context.daemon.get(&format!("/v1/migrations{query}")).await?;
+pub(crate) async fn history(context: &Context, name: Option<&str>, limit: usize) -> CallResult<u8> {
+    let service = name.map(|name| format!("&service={}", segment(name))).unwrap_or_default();
+    let migrations = context.daemon.get(&format!("/v1/migrations?limit={limit}{service}")).await?;
     let migrations = migrations.as_array().cloned().unwrap_or_default();
     if context.json {
         migrations.iter().for_each(render::json);

@@ -26,6 +26,12 @@ impl Standstill {
         let text = |field: &str| migration[field].as_str().unwrap_or_default().to_owned();
         let (state, service, id) = (text("state"), text("service"), text("migration"));
         let (patience, code, why, next) = match state.as_str() {
+            "stuck" if migration["alarm"] == "blocked" => (
+                STUCK,
+                ErrorCode::Stuck,
+                "stands still: what has to be done at this site fails and is tried again; its notes say why",
+                format!("ums watch {id}, which begins with them"),
+            ),
             "stuck" => (
                 STUCK,
                 ErrorCode::Stuck,
