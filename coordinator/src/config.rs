@@ -226,6 +226,7 @@ mod tests {
         assert!(settings("nmae = \"edge\"").is_err());
         assert!(settings("[deadlines]\nheld = \"soon\"").is_err());
         assert!(settings("[deadlines]\nheld = -1").is_err());
+        assert!(settings("[deadlines]\nheld = 1e30").is_err());
         assert!(settings("[deadlines.site]\npatience = 1").is_err());
         assert!(settings("[deadlines.nest]\npatience = 1").is_err());
         assert!(settings("[deadlines.nest.dump]\nstep = \"soon\"").is_err());

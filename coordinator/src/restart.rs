@@ -66,12 +66,15 @@ pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>) {
             tokio::select! {
                 biased;
                 () = core.stopping.cancelled() => break,
-                Some(Ok((service, pause))) = starts.join_next() => {
-                    found.extend(under_way.remove(&service).unwrap_or(false).then(|| service.clone()));
-                    if let Some(pause) = pause {
-                        lives.insert(service, Life { pause, since: Instant::now() });
+                Some(start) = starts.join_next() => match start {
+                    Ok((service, pause)) => {
+                        found.extend(under_way.remove(&service).unwrap_or(false).then(|| service.clone()));
+                        if let Some(pause) = pause {
+                            lives.insert(service, Life { pause, since: Instant::now() });
+                        }
                     }
-                }
+                    Err(error) => tracing::error!(%error, "the restart of a service has failed"),
+                },
                 service = core.site.keeper_ended() => found.push(service),
             }
         }

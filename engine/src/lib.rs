@@ -6,7 +6,8 @@
 //! 2. [`cgroup`]: the freezer, version 1 and 2. A frozen cgroup *is* the state in which a copy does not run.
 //! 3. [`criu`]: the client of `criu swrk`, the dump of a running tree, the restore into a frozen one.
 //! 4. [`images`]: the image files between the two, streamed while CRIU still writes them.
-//! 5. [`spawn`]: processes in new namespaces, with exactly the descriptors they shall have; [`end`]: their ends.
+//! 5. [`spawn`]: processes in new namespaces, with exactly the descriptors they shall have; [`process`]: what is known of
+//!    others, and their ends.
 //! 6. [`files`]: trees of files, read at one site and written at another.
 //! 7. [`facts`]: what the host and a running service are like, found out without touching them.
 //!
@@ -18,8 +19,8 @@ pub mod userns;
 
 pub mod cgroup;
 pub mod criu;
-pub mod end;
 pub mod images;
+pub mod process;
 pub mod spawn;
 
 pub mod facts;

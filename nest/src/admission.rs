@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ums_engine::cgroup::{Layout, detect};
 use ums_engine::images::admit::{Admission, AdmittedMount, Mounted};
+use ums_engine::process::Stat;
 
 use crate::bundle::{ABSENT_CALLS, CAPABILITIES, CGROUPS, DEVICES, MASKED, READ_ONLY, external_mounts};
 use crate::recipe::Recipe;
@@ -49,9 +50,7 @@ impl HostShare {
             let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
             number.unwrap_or(0).saturating_mul(1024)
         };
-        let stat = text("/proc/self/stat");
-        // The name before it may hold anything. The 16th field behind it is the nice value.
-        let nice = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(16)?.parse().ok());
+        let nice = Stat::of("self").map(|stat| stat.nice);
         let label = text("/proc/self/attr/current");
         let label = label.trim_end_matches(['\0', '\n']);
         Self {

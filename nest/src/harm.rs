@@ -6,12 +6,16 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
+use ums_engine::cgroup::Cgroup;
 use ums_engine::criu::mend::came_to_its_end;
-use ums_model::error::{ErrorCode, WireError};
+use ums_engine::criu::running::running;
+use ums_model::error::{ErrorCode, WireError, chain};
 use ums_model::names::ServiceName;
 
-use crate::state::{FileError, read_json, write_json};
+use crate::layout::{harm, images};
+use crate::state::{FileError, forget, read_json, write_json};
 
 /// What is noted while a dump is in doubt.
 const DOUBT: &str = "it is being dumped";
@@ -33,11 +37,8 @@ pub(crate) fn note(path: &Path, harm: &str) {
 
 /// Takes the note away: the copy is whole, or another one. Where that fails, the copy is taken for harmed.
 pub(crate) fn clear(path: &Path) {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            tracing::error!(%error, "cannot take away a note about harm");
-        }
-        _ => {}
+    if let Err(error) = forget(path) {
+        tracing::error!(error = %chain(&error), "cannot take away a note about harm");
     }
 }
 
@@ -49,6 +50,21 @@ pub(crate) fn judge(path: &Path, images: &Path) {
             true => clear(path),
             false => note(path, UNKNOWN),
         }
+    }
+}
+
+/// Stops a copy that lost CRIU and nest in the middle of a dump, as soon as the next nest is there: nobody knows what it
+/// does. One whose CRIU lives is in its hands. Whether it may go on is seen when the nest settles, and what fails here
+/// fails there.
+pub(crate) async fn hold(cgroup: &Cgroup, within: Duration) {
+    if running().is_some() {
+        return;
+    }
+    judge(&harm(), &images());
+    if is_known(&harm())
+        && let Err(error) = cgroup.freeze_async(within).await
+    {
+        tracing::error!(error = %chain(&error), "a copy that a dump has harmed does not stand still");
     }
 }
 

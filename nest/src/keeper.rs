@@ -18,6 +18,7 @@ use rustix::io::FdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use serde::{Deserialize, Serialize};
+use ums_engine::process::Stat;
 
 use crate::layout::{NestDir, service_pid};
 use crate::state::{FileError, write_json};
@@ -53,24 +54,23 @@ pub struct KeeperId {
 impl KeeperId {
     /// Reads the id of a process from a `/proc` mount; `None` if it does not exist.
     pub fn of(process: &str) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        let pid = stat.split(' ').next()?.parse().ok()?;
-        // The name in parentheses may contain anything, so fields are counted behind its end.
-        let start = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
-        Some(Self { pid, start, boot: boot() })
+        Some(Self::from(&Stat::of(process)?))
     }
 
     /// Whether this very process still exists, is no zombie and is not on its way to become one: a keeper that was
     /// killed waits in the kernel until everything below it has ended, which a frozen copy does not before its thaw.
     pub fn is_alive(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        let now = Self::of(&self.pid.to_string());
-        lives(&stat)
-            && now.is_some_and(|now| {
-                // Written by an older version, it says nothing about the host.
-                let boot = if self.boot == 0 { 0 } else { now.boot };
-                *self == Self { boot, ..now }
-            })
+        let Some(stat) = Stat::of(self.pid).filter(|stat| !stat.is_ending()) else { return false };
+        let now = Self::from(&stat);
+        // Written by an older version, it says nothing about the host.
+        let boot = if self.boot == 0 { 0 } else { now.boot };
+        *self == Self { boot, ..now }
+    }
+}
+
+impl From<&Stat> for KeeperId {
+    fn from(stat: &Stat) -> Self {
+        Self { pid: stat.pid.unsigned_abs(), start: stat.started, boot: boot() }
     }
 }
 
@@ -79,15 +79,6 @@ fn boot() -> u64 {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     u64::from_str_radix(&digits, 16).unwrap_or(0)
-}
-
-/// Whether a line of `/proc/PID/stat` is that of a process that neither has ended nor is ending.
-fn lives(stat: &str) -> bool {
-    /// The kernel's flag for a task that has begun to exit.
-    const EXITING: u64 = 0x4;
-    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
-    let flags = rest.split(' ').nth(6).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
-    !rest.starts_with(['Z', 'X']) && flags & EXITING == 0
 }
 
 /// A keeper that could not start; nothing of the service exists then.
@@ -239,13 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_ends_is_not_alive() {
-        let line = |state: char, flags: u64| format!("7 (a ) b) {state} 1 7 7 0 -1 {flags} 0 0");
-        assert!(lives(&line('S', 0x0040_0140)));
-        assert!(!lives(&line('Z', 0x0040_0140)));
-        // Killed, and waiting in the kernel for what is below it.
-        assert!(!lives(&line('S', 0x0040_0144)));
-        assert!(!lives(""));
+    fn another_process_with_the_same_number_is_another_one() {
         let own = KeeperId::of("self").unwrap();
         assert!(own.is_alive());
         assert!(!KeeperId { start: own.start + 1, ..own }.is_alive());

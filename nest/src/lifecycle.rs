@@ -6,6 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use ums_engine::cgroup::CgroupError;
 use ums_engine::criu::restore::unmount_below;
 use ums_engine::images;
+use ums_engine::process::Stat;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
 use ums_model::nest::{Decision, Deed, Event, Refusal, Seen, Wish};
@@ -43,8 +44,12 @@ impl Nest {
         bundle::write(&self.recipe, user, namespaces).map_err(|error| failure(ErrorCode::Internal, &error))
     }
 
-    /// Starts the service from its image. Ok = its process was started. Err = no process of it is left.
+    /// Starts the service from its image. Ok = it runs: its process was started, or there was one. Err = no process of it
+    /// was started. A copy that a dump has harmed, which nobody can let go any more, is ended first.
     pub(crate) async fn start(&self) -> Result<(), WireError> {
+        if self.record().may_start() && crate::harm::is_known(&harm_path()) {
+            self.kill_all().await?;
+        }
         if self.grant(self.record().epoch(), Wish::Start)? == Deed::Nothing {
             return Ok(());
         }
@@ -52,7 +57,7 @@ impl Nest {
         let before = self.exit();
         let _ = std::fs::remove_file(exit_path());
         // Durably: after a crash of the host it would look like a service that had ended by itself.
-        if let Err(error) = forget(&[self.dir.exit()]) {
+        if let Err(error) = forget(&self.dir.exit()) {
             tracing::warn!(%error, "cannot forget how the service ended before");
         }
         crate::harm::clear(&harm_path());
@@ -178,9 +183,7 @@ impl Nest {
     /// Pid of the service's first process, while it is more than a zombie.
     pub(crate) fn service_pid(&self) -> Option<Pid> {
         let pid = recorded_service()?;
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-        let state = stat.rsplit_once(") ")?.1.chars().next()?;
-        (!matches!(state, 'Z' | 'X')).then_some(pid)
+        Stat::of(pid.as_raw_pid()).is_some_and(|stat| !stat.has_ended()).then_some(pid)
     }
 
     /// Whether the service's first process lives.

@@ -88,9 +88,14 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     })?;
     let find = |tool| locate(tool).map_err(|error| failure(ErrorCode::CriuMissing, &error));
     let tools = Tools { criu: find(Tool::Criu)?, runc: find(Tool::Runc)? };
+    let deadlines = DeadlinesFile::of(&dir);
+    let cgroup =
+        Cgroup::of_container(&Path::new("/").join(&recipe.cgroup)).map_err(|error| internal(&error))?;
+    if record.right() == Right::Dumping {
+        crate::harm::hold(&cgroup, deadlines.read().stand_still).await;
+    }
     let inner =
         crate::mounts::provide_namespaces(&recipe, record.right()).map_err(|error| internal(&error))?;
-    let deadlines = DeadlinesFile::of(&dir);
     let Deadlines { network, warm_up: patience, .. } = deadlines.read();
     if let Err(error) = ums_frontman::place::build(&recipe.place, inner, &network).await {
         // A service that runs goes on without its uplink until the site plugs it in again.
@@ -99,8 +104,6 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
         }
         tracing::warn!(error = %chain(&error), "the place on the network is incomplete");
     }
-    let cgroup =
-        Cgroup::of_container(&Path::new("/").join(&recipe.cgroup)).map_err(|error| internal(&error))?;
     // CRIU keeps what it finds out about the kernel in the keeper's own /run. Only a dump would be slower without.
     let criu = tools.criu.clone();
     tokio::spawn(async move {
@@ -164,11 +167,11 @@ impl Nest {
         let Decision { record, deed } = record.settle();
         record.map_or(Ok(()), |event| self.note(event))?;
         if deed == Deed::LetRun
-            && let Err(harm) = crate::harm::none(&crate::layout::harm(), &self.recipe.spec.name)
+            && let Some(harm) = self.held_by_harm().await?
         {
             // Who is asked can say so, and can end it; a nest that did not start could do neither.
             tracing::error!(%harm, "the copy is not let go");
-            return self.stand_still().await;
+            return Ok(());
         }
         self.act(deed).await
     }

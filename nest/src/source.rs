@@ -9,7 +9,7 @@ use tokio::io::AsyncWrite;
 use ums_engine::criu::dump::{ArmedDump, DumpError, DumpRequest};
 use ums_engine::criu::running::running;
 use ums_engine::files::{FilesError, ReadOptions, TreeForm, TreeItem, open_root, read_tree};
-use ums_engine::images::{self, Chunk, Tail, TailError, Tmpfs};
+use ums_engine::images::{self, Chunk, Tail, Tmpfs};
 use ums_engine::userns::IdRange;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
@@ -55,9 +55,7 @@ impl Nest {
         let _no_sessions = self.end_sessions().await?;
         self.grant(epoch, Wish::Dump)?;
         let mut archive = ArchiveWriter::new(frames, Limits::default());
-        // They hold CRIU's log, which tells an undo whether the copy may run.
-        let mut images = None;
-        match self.write_dump(epoch, &mut archive, &mut images).await {
+        match self.write_dump(epoch, &mut archive).await {
             Ok(dumped) => match archive.finish().await {
                 Ok(_) => Ok(dumped),
                 // Frozen stays frozen: the End may have arrived. The Coordinator decides.
@@ -69,8 +67,6 @@ impl Nest {
                 match self.undo_dump(epoch).await {
                     Ok(()) => Err(error),
                     Err(undo) => {
-                        // The next one who tries needs them, too, and unmounts them.
-                        std::mem::forget(images);
                         let message = format!(
                             "{}; and the service could not be thawed: {}",
                             error.message, undo.message
@@ -86,12 +82,12 @@ impl Nest {
         &self,
         epoch: Epoch,
         archive: &mut ArchiveWriter<'_, W>,
-        images: &mut Option<Tmpfs>,
     ) -> Result<DumpedCopy, WireError> {
         let pid = self.service_pid().ok_or_else(|| {
             WireError::new(ErrorCode::DumpFailed, format!("service {} ended just now", self.recipe.spec.name))
         })?;
-        *images = Some(new_images().map_err(|error| failure(ErrorCode::DumpFailed, &error))?);
+        // They hold CRIU's log as well, which tells whoever undoes this, perhaps the next nest, whether the copy may run.
+        new_images().map_err(|error| failure(ErrorCode::DumpFailed, &error))?.leave();
         let request = DumpRequest {
             criu: self.tools.criu.clone(),
             pid: pid.as_raw_nonzero().get(),
@@ -108,26 +104,45 @@ impl Nest {
             deadlines: self.deadlines().dump,
         };
         let armed = ArmedDump::arm(request).await.map_err(|error| dump_failed(&error))?;
-        crate::harm::doubt(&harm_path()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         // Nothing may leave or reach the copy from the first stopped task on.
         self.close_fence().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         crate::quiesce::accept_queues(pid.as_raw_nonzero().get(), self.deadlines().accept).await;
         let frozen_at_boot_ms = boot_ms();
         let (mut tail, complete) = Tail::of(&images_dir());
         let mut sent = Images::default();
+        crate::harm::doubt(&harm_path()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         let mut dumping = std::pin::pin!(armed.run(|| async { Ok(()) }));
-        let dumped = loop {
+        // Also where nobody takes the images any more: CRIU would not hear of it before it has written all memory, and only
+        // who waits for its end can mend what it leaves if it is killed.
+        let mut unsent = None;
+        let mut more = true;
+        let result = loop {
             tokio::select! {
                 biased;
-                result = &mut dumping => break known(result)?,
-                chunk = tail.next() => sent.take(archive, chunk).await?.then_some(()).ok_or_else(early)?,
+                result = &mut dumping => break known(result),
+                chunk = tail.next(), if more => match chunk {
+                    Ok(Some(chunk)) if unsent.is_none() => unsent = sent.send(archive, chunk).await.err(),
+                    // Taken all the same, or they would fill the memory.
+                    Ok(Some(_)) => {}
+                    Ok(None) => more = false,
+                    Err(error) => {
+                        unsent.get_or_insert(failure(ErrorCode::DumpFailed, &error));
+                        more = false;
+                    }
+                },
             }
         };
+        if let Some(error) = unsent {
+            return Err(error);
+        }
+        let dumped = result?;
         let dump_ms = dumped.frozen.duration_since(dumped.stopping).as_secs_f64() * 1e3;
         complete.finish();
-        while sent.take(archive, tail.next().await).await? {}
+        while let Some(chunk) = tail.next().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))? {
+            sent.send(archive, chunk).await?;
+        }
         let memory_bytes = sent.close(archive).await?;
-        *images = None;
+        images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         let tasks = dumped.tasks.processes;
         let mut file_bytes = 0;
         for (tree, root) in Tree::of_source(&self.recipe, self.dir.upper()) {
@@ -176,25 +191,34 @@ impl Nest {
     /// its end, and a nest that starts anew waits for a predecessor's.
     pub(crate) async fn undo_dump(&self, epoch: Epoch) -> Result<(), WireError> {
         self.wait_for_orphans().await?;
-        // What CRIU has written is of no use any more.
-        images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Stuck, &error))?;
         // The record first: a nest that dies right after it does the rest when it starts again; the other way round a
         // running copy would be taken for a frozen one.
         let deed = self.grant(epoch, Wish::Thaw)?;
         self.act(deed).await
     }
 
-    /// Gives a copy that may run what it needs for it. Goes on after errors and returns the first. Safe to repeat.
+    /// Gives a copy that may run what it needs for it. One that a dump has harmed stands still instead, which is an error.
+    /// Goes on after other errors and returns the first. Safe to repeat.
     pub(crate) async fn run_as_recorded(&self) -> Result<(), WireError> {
         let stuck = |error: &dyn std::error::Error| failure(ErrorCode::Stuck, error);
-        crate::harm::none(&harm_path(), &self.recipe.spec.name)?;
+        if let Some(harm) = self.held_by_harm().await? {
+            return Err(harm);
+        }
         let thawed = self.let_run();
         let opened = match self.record().is_fenced() {
             false => self.open_fence().await.map_err(|error| stuck(&error)),
             true => Ok(()),
         };
+        // What CRIU has written is of no use any more. Last: the service does not wait for that.
         let cleared = images::unmount(&images_dir()).map_err(|error| stuck(&error));
         thawed.and(opened).and(cleared)
+    }
+
+    /// What a dump has done to the copy, if it has: then it stands still now. `Err` = it may run, although it must not.
+    pub(crate) async fn held_by_harm(&self) -> Result<Option<WireError>, WireError> {
+        let Err(harm) = crate::harm::none(&harm_path(), &self.recipe.spec.name) else { return Ok(None) };
+        self.stand_still().await?;
+        Ok(Some(harm))
     }
 
     /// How the dump of `epoch` ended. A nest that was started after it knows the record, but not its numbers.
@@ -269,16 +293,11 @@ struct Images {
 }
 
 impl Images {
-    /// Sends the next piece; false when there are no more.
-    async fn take<W: AsyncWrite + Unpin>(
+    async fn send<W: AsyncWrite + Unpin>(
         &mut self,
         archive: &mut ArchiveWriter<'_, W>,
-        chunk: Result<Option<Chunk>, TailError>,
-    ) -> Result<bool, WireError> {
-        let Some(Chunk { name, bytes }) = chunk.map_err(|error| failure(ErrorCode::DumpFailed, &error))?
-        else {
-            return Ok(false);
-        };
+        Chunk { name, bytes }: Chunk,
+    ) -> Result<(), WireError> {
         self.bytes += bytes.len() as u64;
         let channel = match self.open.get(&*name) {
             Some(channel) => *channel,
@@ -287,8 +306,7 @@ impl Images {
                 *self.open.entry(name.to_string()).or_insert(channel)
             }
         };
-        archive.write(channel, bytes).await.map_err(|error| cut(&error))?;
-        Ok(true)
+        archive.write(channel, bytes).await.map_err(|error| cut(&error))
     }
 
     async fn close<W: AsyncWrite + Unpin>(
@@ -364,11 +382,6 @@ fn dump_failed(error: &DumpError) -> WireError {
         DumpError::Harmed { .. } => WireError::new(ErrorCode::Stuck, wire.message),
         _ => wire,
     }
-}
-
-/// The images cannot end while CRIU still writes them.
-fn early() -> WireError {
-    WireError::new(ErrorCode::DumpFailed, "the images ended before the dump did")
 }
 
 fn cut(error: &ArchiveError) -> WireError {

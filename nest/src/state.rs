@@ -43,18 +43,21 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Fil
     write().map_err(|source| FileError::Write { path: path.into(), source })
 }
 
-/// Removes files of one directory; those that are not there are fine. Ok = they stay away after a crash of the host.
-pub(crate) fn forget(paths: &[PathBuf]) -> Result<(), FileError> {
-    for path in paths {
-        let failed = |source| FileError::Write { path: path.clone(), source };
+/// Removes a file; one that is not there is fine. Ok = it stays away after a crash of the host.
+pub(crate) fn forget(path: &Path) -> Result<(), FileError> {
+    let missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    let forget = || -> std::io::Result<()> {
         match fs::remove_file(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            result => result.map_err(failed)?,
+            // Whoever removed it may have been killed before this was durable.
+            Err(error) if missing(&error) => {}
+            removed => removed?,
         }
-        let dir = path.parent().unwrap_or_else(|| Path::new("."));
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-    }
-    Ok(())
+        match File::open(path.parent().unwrap_or_else(|| Path::new("."))) {
+            Err(error) if missing(&error) => Ok(()),
+            dir => dir?.sync_all(),
+        }
+    };
+    forget().map_err(|source| FileError::Write { path: path.into(), source })
 }
 
 #[cfg(test)]

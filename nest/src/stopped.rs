@@ -12,7 +12,7 @@ pub fn note(dir: &NestDir) -> Result<(), FileError> {
 
 /// Takes the note away: a user has started the service. Ok = it stays away after a crash of the host.
 pub fn clear(dir: &NestDir) -> Result<(), FileError> {
-    forget(&[dir.stopped()])
+    forget(&dir.stopped())
 }
 
 /// Whether there is such a note. One that cannot be looked for is one: nothing is started against a user's will.

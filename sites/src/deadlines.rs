@@ -22,11 +22,12 @@ pub struct Deadlines {
     /// For a nest's look at its service: much of /proc, and the size of its files. Default 2 min.
     #[serde(deserialize_with = "seconds::deserialize")]
     pub facts: Duration,
-    /// For a nest to change its copy's life; longer than the nest's own deadlines for that, whose errors say more. On top
-    /// of the grace for a stop. Default 2 min.
+    /// For a nest to change its copy's life. On top of the grace for a stop. A nest that waits for several things in a row
+    /// is given up before it says for which in vain; it goes on with them, and is asked again. Default 2 min.
     #[serde(deserialize_with = "seconds::deserialize")]
     pub change: Duration,
-    /// From the last byte of a dump to HELD; longer than the nest's own deadlines for a restore. Default 12 min.
+    /// From the last byte of a dump to HELD. The Coordinator's `held` ends it before, unless that is made longer. Default
+    /// 12 min.
     #[serde(deserialize_with = "seconds::deserialize")]
     pub restore: Duration,
     /// For a keeper to introduce itself. Default 20 s.

@@ -8,7 +8,8 @@ use ums_model::seconds::deserialize as seconds;
 use ums_nest::deadlines::Deadlines as NestDeadlines;
 use ums_sites::deadlines::Deadlines as SiteDeadlines;
 
-/// Every wait of the Coordinator, its site and its nests. In a configuration file each is a number of seconds.
+/// Every wait of the Coordinator, its site and its nests. In a configuration file each is a number of seconds, above 0
+/// and up to a year.
 ///
 /// No safety rule depends on one of them. Before COMMIT a deadline that passes ends the migration, and the service
 /// runs on at the source; after it the next attempt begins.
@@ -70,8 +71,8 @@ pub struct Deadlines {
     /// One attempt to tell COMMIT, or ABORT, and to hear what became of it; it covers an `act`. Default 180 s.
     #[serde(deserialize_with = "seconds")]
     pub commit: Duration,
-    /// One act on a copy: thaw, resume, open, discard, release, a look at it. Longer than the site's own deadlines for
-    /// these, whose errors say more. Default 150 s.
+    /// One act on a copy: thaw, resume, open, discard, release, a look at it. Longer than the site's own `change`,
+    /// whose errors say more. Default 150 s.
     #[serde(deserialize_with = "seconds")]
     pub act: Duration,
     /// The destination's reservation: how long it waits for the next step of a source that is connected but says

@@ -1,11 +1,10 @@
 //! Stopping all tasks of a cgroup at once, and letting them go on.
 
-use std::fs;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Cgroup, CgroupError, read, write};
+use crate::process::Stat;
 
 /// Time between two looks at the state. Freezing a few processes takes a fraction of a millisecond.
 const LOOK_EVERY: Duration = Duration::from_micros(100);
@@ -96,9 +95,8 @@ impl Cgroup {
     fn running(&self) -> String {
         let pids = self.procs().unwrap_or_default();
         let named = pids.iter().filter_map(|pid| {
-            let stat = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/stat"))).ok()?;
-            let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
-            Some(format!("{name} ({pid}, state {})", rest.trim().chars().next()?))
+            let process = Stat::of(pid)?;
+            Some(format!("{} ({pid}, state {})", process.name, process.state))
         });
         named.collect::<Vec<_>>().join(", ")
     }

@@ -33,6 +33,7 @@ use tracee::Tracee;
 use traces::Traces;
 
 use crate::cgroup::Cgroup;
+use crate::process::Stat;
 
 /// A tree that is whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -183,7 +184,7 @@ fn process(
         return Err(format!("something of CRIU is still there: {left}"));
     }
     cures.extend(sockets::out_of_repair(pid)?);
-    if before.was_stopped_by_signal(pid) && state_of(pid) != Some('T') {
+    if before.was_stopped_by_signal(pid) && Stat::of(pid).is_none_or(|process| process.state != 'T') {
         stop_again(pid)?;
         cures.push("it had been stopped by a signal".to_owned());
     }
@@ -221,12 +222,7 @@ fn threads(pid: i32) -> Result<Vec<i32>, String> {
         .map_err(|error| format!("the threads of process {pid} cannot be listed: {error}"))?;
     let tids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     // The first thread may have ended while others go on.
-    Ok(tids.filter(|tid| state_of(*tid).is_some_and(|state| !matches!(state, 'Z' | 'X'))).collect())
-}
-
-fn state_of(tid: i32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
+    Ok(tids.filter(|tid| Stat::of(tid).is_some_and(|thread| !thread.has_ended())).collect())
 }
 
 /// How a process ended, as far as can be told.

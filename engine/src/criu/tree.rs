@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
+use crate::process::Stat;
+
 /// First word of every image.
 const IMAGE_MAGIC: u32 = 0x5456_4319;
 
@@ -70,16 +72,8 @@ pub fn count_tasks(pid: i32) -> Result<Tasks, TreeError> {
     })
 }
 
-/// A process, as `/proc` shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) pid: i32,
-    /// As in `/proc/PID/stat`: Z is a zombie, t is stopped by a tracer, T by a signal.
-    pub(super) state: char,
-}
-
 /// All processes in the pid namespace of `pid`.
-pub(super) fn members(pid: i32) -> Result<Vec<Member>, TreeError> {
+pub(super) fn members(pid: i32) -> Result<Vec<Stat>, TreeError> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid"));
     let wanted = namespace(&pid.to_string())
         .map_err(|source| TreeError::Read { path: format!("/proc/{pid}/ns/pid").into(), source })?;
@@ -89,14 +83,7 @@ pub(super) fn members(pid: i32) -> Result<Vec<Member>, TreeError> {
     let numbers = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
     // One that ends while it is looked at is none.
     let inside = numbers.filter(|name| namespace(name).is_ok_and(|found| found == wanted));
-    Ok(inside.filter_map(|name| Some(Member { state: state(&name)?, pid: name.parse().ok()? })).collect())
-}
-
-/// The state of a process.
-fn state(pid: &str) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may hold anything, also a closing bracket.
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
+    Ok(inside.filter_map(Stat::of).collect())
 }
 
 impl Tasks {

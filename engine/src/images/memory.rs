@@ -48,6 +48,11 @@ impl Tmpfs {
         &self.path
     }
 
+    /// Leaves it mounted, also beyond the end of this process, until [`unmount`].
+    pub fn leave(self) {
+        std::mem::forget(self);
+    }
+
     /// Whether its content can never be swapped out. If not, the swap of this host must be encrypted or off.
     pub fn noswap(&self) -> bool {
         self.noswap

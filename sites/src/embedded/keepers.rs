@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
-use ums_engine::end::Process;
+use ums_engine::process::Process;
 use ums_model::names::ServiceName;
 use ums_nest::keeper::KeeperId;
 
@@ -49,7 +49,10 @@ impl Keepers {
                         service
                     });
                 }
-                Some(Ok(service)) = ends.join_next() => return service,
+                Some(end) = ends.join_next() => match end {
+                    Ok(service) => return service,
+                    Err(error) => tracing::error!(%error, "the wait for the end of a keeper has failed"),
+                },
             }
         }
     }

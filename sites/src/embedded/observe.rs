@@ -200,10 +200,15 @@ impl Embedded {
     /// Ends the service. Where its keeper is dead it does not run; then only the user's word is noted.
     pub(super) async fn stop_copy(&self, name: &ServiceName, grace: Duration) -> SiteResult<ServiceStatus> {
         let dir = self.existing(name)?;
+        let note = || stopped::note(&dir).map_err(|error| chained(ErrorCode::Internal, &error));
         if keeper(&dir).is_some() {
             let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
             match self.ask(name, &Request::Stop { grace_ms }, self.config.deadlines.change + grace).await {
-                Ok(_) => return self.observe(name).await,
+                // The nest notes it, too, but goes on where it cannot.
+                Ok(_) => {
+                    note()?;
+                    return self.observe(name).await;
+                }
                 Err(error) if keeper(&dir).is_some() => return Err(error),
                 // It has ended meanwhile, and its copy with it.
                 Err(_) => {}
@@ -211,7 +216,7 @@ impl Embedded {
         }
         {
             let _registry = self.registry.lock().await;
-            stopped::note(&dir).map_err(|error| chained(ErrorCode::Internal, &error))?;
+            note()?;
             self.end_keeper(name).await?;
         }
         self.observe(name).await

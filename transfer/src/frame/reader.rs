@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::codec::missing;
+use super::codec::{HEADER_LEN, missing};
 use super::patience::Patience;
 use super::{Frame, FrameError, Kind, decode};
 use crate::Deadlines;
@@ -18,7 +18,7 @@ const READ_BUFFER: usize = 1024 * 1024;
 const SMALLEST_READ: usize = 64 * 1024;
 /// So many bytes that are no keep-alive are progress. Single bytes are not, or a frame could be made to last for days;
 /// a link that does not bring this much in a minute or two brings no migration to its end either.
-const PROGRESS: usize = 4 * 1024;
+const PROGRESS: u64 = 4 * 1024;
 
 /// Reads frames.
 ///
@@ -38,7 +38,10 @@ pub struct FrameReader<R> {
 #[derive(Debug)]
 struct Demand {
     patience: Patience,
-    came: usize,
+    /// Bytes of whole frames that have come.
+    told: u64,
+    /// How many had come, with those of a frame that is on its way, when patience was last renewed.
+    renewed_at: u64,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -57,7 +60,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// `within` of waiting for it: [`FrameError::NoProgress`]. What the caller does between two reads does not count,
     /// so a slow receiver blames nobody. `None`: being heard is enough again.
     pub fn demand(&mut self, within: Option<Duration>) {
-        self.demand = within.map(|within| Demand { patience: Patience::new(within), came: 0 });
+        self.demand = within.map(|within| Demand { patience: Patience::new(within), told: 0, renewed_at: 0 });
     }
 
     /// The next frame that is not a keep-alive, or `None` when the stream ended cleanly between two frames.
@@ -69,7 +72,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         loop {
             match decode(&mut self.buffer)? {
                 Some(frame) if frame.kind == Kind::KeepAlive => {}
-                Some(frame) => return Ok(Some(frame)),
+                Some(frame) => {
+                    if let Some(demand) = &mut self.demand {
+                        demand.told += (HEADER_LEN + frame.payload.len()) as u64;
+                    }
+                    return Ok(Some(frame));
+                }
                 None if self.fill().await? == 0 => return self.at_end(),
                 None => {}
             }
@@ -100,6 +108,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             // Takes the same allocation again if nobody holds a payload out of it.
             self.buffer.reserve(needed.max(READ_BUFFER - self.buffer.len().min(READ_BUFFER)));
         }
+        if let Some(demand) = &mut self.demand {
+            demand.look(&self.buffer);
+        }
         // Only whole reads are counted and kept, so a cancelled one has not happened.
         let heard = self.patience.wait(self.inner.read_buf(&mut self.buffer));
         let heard = match &mut self.demand {
@@ -111,10 +122,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         match heard {
             Ok(Ok(count)) => {
                 self.received += count as u64;
-                let is_sign_of_life = self.buffer.first() == Some(&(Kind::KeepAlive as u8));
-                if let Some(demand) = self.demand.as_mut().filter(|_| !is_sign_of_life) {
-                    demand.has_come(count);
-                }
                 Ok(count)
             }
             Ok(Err(source)) => Err(FrameError::Read { source }),
@@ -132,10 +139,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 }
 
 impl Demand {
-    fn has_come(&mut self, count: usize) {
-        self.came += count;
-        if self.came >= PROGRESS {
-            self.came = 0;
+    /// Renews patience if enough has come; `begun` is what there is of the next frame.
+    fn look(&mut self, begun: &[u8]) {
+        let is_sign_of_life = begun.first() == Some(&(Kind::KeepAlive as u8));
+        let come = self.told + if is_sign_of_life { 0 } else { begun.len() as u64 };
+        if come - self.renewed_at >= PROGRESS {
+            self.renewed_at = come;
             self.patience.renew();
         }
     }

@@ -157,6 +157,17 @@ async fn signs_of_life_are_no_progress_but_a_slow_stream_is() {
         let error = bears(&idle, Some(SLOW)).await.unwrap_err();
         assert!(matches!(error, FrameError::NoProgress { after: SLOW }), "{error:?}");
     }
+    // However many signs of life a slow sender puts around what it sends, and whatever comes first.
+    let keep_alives = header(Kind::KeepAlive, 0).repeat(1024);
+    let little = [header(Kind::Data, 8), vec![1; 8]].concat();
+    for idle in [[&*little, &keep_alives].concat(), [&*keep_alives, &little].concat()] {
+        let error = bears(&[idle], Some(SLOW)).await.unwrap_err();
+        assert!(matches!(error, FrameError::NoProgress { after: SLOW }), "{error:?}");
+    }
+    let much = [header(Kind::Data, 4096), vec![1; 4096]].concat();
+    for busy in [[&*much, &keep_alives].concat(), [&*keep_alives, &much].concat()] {
+        bears(&[busy], Some(SLOW)).await.unwrap();
+    }
     // One frame that takes minutes is on its way all the time.
     bears(&in_pieces_of(2048), Some(SLOW)).await.unwrap();
 }

@@ -1,4 +1,5 @@
-//! Every wait on the world is a key of the configuration: none is a constant of its own somewhere in the code.
+//! Every wait on the world is a key of the configuration: none is a constant of its own somewhere in the code. What is found
+//! is what is called or written like one; the rest is for whoever reads the change.
 
 use std::path::Path;
 

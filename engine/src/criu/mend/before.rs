@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::io;
 
 use super::maps::{Mapping, mappings, peek};
-use super::state_of;
 use super::traces::is_criu;
 use crate::cgroup::Cgroup;
+use crate::process::Stat;
 
 /// A signal mask that blocks all that can be blocked, as the kernel shows it.
 const ALL: u64 = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
@@ -49,7 +49,7 @@ struct Thread {
 impl Before {
     /// Looks at a tree that nobody has touched yet.
     pub(in crate::criu) fn untouched(pids: &[i32]) -> Self {
-        let stopped = |pid: &&i32| state_of(**pid) == Some('T');
+        let stopped = |pid: &&i32| Stat::of(pid).is_some_and(|process| process.state == 'T');
         let stopped_by_signal = pids.iter().filter(stopped).copied().collect();
         Self { processes: BTreeMap::new(), stopped_by_signal }
     }

@@ -11,6 +11,7 @@ use libc::{PTRACE_GETSIGMASK, PTRACE_SETREGS, PTRACE_SETSIGMASK, PTRACE_SYSCALL}
 use libc::{c_int, c_long, user, user_regs_struct};
 
 use super::maps::mappings;
+use crate::process::Stat;
 
 /// Time between two looks whether a thread has stopped.
 const LOOK_EVERY: Duration = Duration::from_micros(50);
@@ -84,7 +85,7 @@ impl Tracee {
             let mut status = 0;
             match wait_for(self.tid, &mut status)? {
                 // The first thread of a process that dies is told of only when the others are gone.
-                0 if matches!(super::state_of(self.tid), None | Some('Z' | 'X')) => {
+                0 if Stat::of(self.tid).is_none_or(|thread| thread.has_ended()) => {
                     return Err(io::Error::other("it has ended"));
                 }
                 0 if Instant::now() < until => std::thread::sleep(LOOK_EVERY),
