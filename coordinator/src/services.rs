@@ -118,7 +118,7 @@ pub(crate) async fn start_at_home<S: SiteAdapter>(
 ) -> Result<ServiceStatus, WireError> {
     let service = lane.service();
     let doing = format!("start service {service}");
-    core.within(core.config.deadlines.change, &doing, core.site.start(service)).await
+    core.within(core.config.deadlines.change, &doing, core.site.start(service, lane.standing().epoch())).await
 }
 
 /// Sends a signal to a service's first process.

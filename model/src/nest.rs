@@ -25,7 +25,10 @@
 //!        └─┘                       │                      │                      │ DiscardBegun, GivenUp
 //!        └────────DiscardBegun─────┴──────────► Discarded ◄──────────────────────┘
 //! ```
-//! Not drawn: `FreezeBegun` leaves `Held` where it is and takes a fenced `Run` back to it.
+//! Not drawn: `FreezeBegun` leaves `Held` where it is and takes a fenced `Run` back to it. `CameHome` makes an open `Run` of
+//! everything but what was never HELD or not resumed: the journal says that the service is at home here in this epoch. It is
+//! what undoes a `FreezeBegun` or a `GivenUp` that a dead Coordinator had asked for and that came after the end of its
+//! migration; and as it stays true until a newer epoch, it may itself come late.
 //!
 //! What each failure leads to and who runs then. *Nest killed*: the keeper starts another one, which settles. *Keeper
 //! killed*: the copy dies with it, the record stays. *Host crash*: as if the keeper was killed, and the todo list of the
@@ -40,7 +43,7 @@
 //! | Prepared | what the predecessor had armed is cleared away | the same | no | the source |
 //! | Restoring | ended: it was never HELD | the same | no | the source |
 //! | Held | stands still | the copy is dead: REFUSED | no | nobody here before GRANTED |
-//! | Discarded | ended again | the same | no, but for a newer epoch's word | another site, or nobody |
+//! | Discarded | ended again | the same | no, but for a newer epoch's word, or one that it is at home here | another site, or nobody |
 //!
 //! The highest epoch seen is never lowered: a wish of an older one is refused, whoever repeats it how late. What was
 //! seen of a name whose service was removed is remembered by the journal
@@ -135,6 +138,8 @@ pub enum Step {
     Opened,
     /// The copy is ended. Written before it is.
     DiscardBegun,
+    /// The service is at home here in this epoch, whatever was asked for before that was known. Written before it is started.
+    CameHome,
     /// The copy is dead, and shall be neither thawed nor started: that is what lets its Coordinator say so.
     GivenUp,
 }

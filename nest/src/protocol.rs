@@ -48,6 +48,8 @@ pub enum Request {
     Freeze { epoch: Epoch },
     /// Let the original run again.
     Thaw { epoch: Epoch },
+    /// The service is at home here, whatever was asked for before: what stands still runs again, what is dead may be started.
+    ComeHome { epoch: Epoch },
     /// End the frozen original.
     Release { epoch: Epoch },
     /// Make everything ready for a restore.

@@ -263,6 +263,7 @@ impl Nest {
             },
             Request::Freeze { epoch } => self.freeze(epoch).await,
             Request::Thaw { epoch } => self.thaw(epoch).await,
+            Request::ComeHome { epoch } => self.come_home(epoch).await,
             Request::Release { epoch } => self.release(epoch).await,
             Request::Arm { epoch, requirements } => self.arm(epoch, &requirements).await,
             Request::Resume { epoch } => self.resume(epoch).await,

@@ -1,6 +1,7 @@
 //! The source's side of a cold migration: freeze, dump while streaming, thaw or release.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -15,7 +16,7 @@ use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
 use ums_model::nest::{Right, Step, Wish};
 use ums_transfer::archive::{ArchiveError, ArchiveWriter, Limits};
-use ums_transfer::frame::FrameWriter;
+use ums_transfer::frame::{Channel, FrameWriter};
 
 use crate::bundle::{external_mounts, host_files};
 use crate::layout::{harm as harm_path, images as images_dir, merged};
@@ -141,7 +142,7 @@ impl Nest {
         while let Some(chunk) = tail.next().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))? {
             sent.send(archive, chunk).await?;
         }
-        let memory_bytes = sent.close(archive).await?;
+        let memory_bytes = sent.bytes;
         images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         let tasks = dumped.tasks.processes;
         let mut file_bytes = 0;
@@ -185,6 +186,13 @@ impl Nest {
     pub(crate) async fn thaw(&self, epoch: Epoch) -> Result<(), WireError> {
         self.decide(epoch, Wish::Thaw)?;
         self.undo_dump(epoch).await
+    }
+
+    /// The service is at home here: undoes what a dead Coordinator has asked for, and that came after the end of its
+    /// migration. Ok = the copy runs if it lives, and may be started if not. Safe to repeat.
+    pub(crate) async fn come_home(&self, epoch: Epoch) -> Result<(), WireError> {
+        let deed = self.grant(epoch, Wish::ComeHome)?;
+        self.act(deed).await
     }
 
     /// Undoes a dump at any point of it. A dump whose CRIU still runs cannot occur here: whoever runs it waits for
@@ -285,10 +293,10 @@ fn images_limit() -> u64 {
     kibibytes.map_or(FALLBACK_LIMIT, |free| (free * 1024).saturating_sub(HEADROOM).max(HEADROOM))
 }
 
-/// The images on their way: those that grow stay open until the dump has ended.
+/// The images on their way, one after the other.
 #[derive(Default)]
 struct Images {
-    open: std::collections::BTreeMap<String, ums_transfer::frame::Channel>,
+    open: Option<(Arc<str>, Channel)>,
     bytes: u64,
 }
 
@@ -296,27 +304,27 @@ impl Images {
     async fn send<W: AsyncWrite + Unpin>(
         &mut self,
         archive: &mut ArchiveWriter<'_, W>,
-        Chunk { name, bytes }: Chunk,
+        Chunk { name, bytes, last }: Chunk,
     ) -> Result<(), WireError> {
-        self.bytes += bytes.len() as u64;
-        let channel = match self.open.get(&*name) {
-            Some(channel) => *channel,
-            None => {
-                let channel = archive.open(&name, &Item::Image).await.map_err(|error| cut(&error))?;
-                *self.open.entry(name.to_string()).or_insert(channel)
+        let channel = match self.open.take() {
+            Some((open, channel)) if open == name => channel,
+            // Only the newest of them grows: what has another one behind it has come to its end.
+            Some((open, _)) => {
+                let message = format!("{name} follows {open}, which has not ended");
+                return Err(WireError::new(ErrorCode::Internal, message));
             }
+            None => archive.open(&name, &Item::Image).await.map_err(|error| cut(&error))?,
         };
-        archive.write(channel, bytes).await.map_err(|error| cut(&error))
-    }
-
-    async fn close<W: AsyncWrite + Unpin>(
-        self,
-        archive: &mut ArchiveWriter<'_, W>,
-    ) -> Result<u64, WireError> {
-        for channel in self.open.into_values() {
-            archive.close(channel).await.map_err(|error| cut(&error))?;
+        self.bytes += bytes.len() as u64;
+        if !bytes.is_empty() {
+            archive.write(channel, bytes).await.map_err(|error| cut(&error))?;
         }
-        Ok(self.bytes)
+        if last {
+            archive.close(channel).await.map_err(|error| cut(&error))?;
+        } else {
+            self.open = Some((name, channel));
+        }
+        Ok(())
     }
 }
 

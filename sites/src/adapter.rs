@@ -142,8 +142,13 @@ pub trait SiteAdapter: Send + Sync + 'static {
     ) -> impl Future<Output = SiteResult<ServiceStatus>> + Send;
     /// Sends a signal to the service's first process.
     fn signal(&self, name: &ServiceName, signal: i32) -> impl Future<Output = SiteResult<()>> + Send;
-    /// Starts a stopped service again. Asked only where the journal says that the service is at home here.
-    fn start(&self, name: &ServiceName) -> impl Future<Output = SiteResult<ServiceStatus>> + Send;
+    /// Starts a stopped service again. Asked only where the journal says that the service is at home here since `epoch`:
+    /// that counts for more than what a dead Coordinator has asked for until then, and for less than a newer epoch.
+    fn start(
+        &self,
+        name: &ServiceName,
+        epoch: Epoch,
+    ) -> impl Future<Output = SiteResult<ServiceStatus>> + Send;
     /// Removes a stopped service (or a running one with `force`) with its files; volumes stay.
     fn remove(&self, name: &ServiceName, force: bool) -> impl Future<Output = SiteResult<()>> + Send;
     /// All services of the site.

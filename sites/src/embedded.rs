@@ -6,12 +6,14 @@
 //! STATE/store/           images
 //! ```
 //!
-//! Read in this order: [`Embedded`] and its configuration here, `create` (from a spec to a keeper), `observe`
-//! (what a copy is, seen from outside), `keepers` (when one ends), `images`, and `migrate`, which only passes on to the nest.
+//! Read in this order: [`Embedded`] and its configuration here, `create` (from a spec to a keeper), `lives` (stop and start),
+//! `observe` (what a copy is, seen from outside), `keepers` (when one ends), `images`, and `migrate`, which only passes on to the
+//! nest.
 
 mod create;
 mod images;
 mod keepers;
+mod lives;
 mod migrate;
 mod observe;
 mod remove;
@@ -216,8 +218,8 @@ impl SiteAdapter for Embedded {
         self.tell(name, Request::Signal { signal }).await
     }
 
-    async fn start(&self, name: &ServiceName) -> SiteResult<ServiceStatus> {
-        self.start_again(name).await
+    async fn start(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<ServiceStatus> {
+        self.start_again(name, epoch).await
     }
 
     async fn remove(&self, name: &ServiceName, force: bool) -> SiteResult<()> {

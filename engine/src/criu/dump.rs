@@ -310,6 +310,8 @@ impl ArmedDump {
         }
         match (succeeded && status.success(), stopped, frozen) {
             (true, Some(stopped), Some(frozen)) => {
+                // Again: what CRIU has just let go of counts as running with version 2, until it has stopped once more.
+                self.freeze().await?;
                 Ok(Dumped { tasks: self.verify()?, stopping, stopped, frozen })
             }
             (true, ..) => {

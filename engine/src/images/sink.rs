@@ -10,8 +10,8 @@ use rustix::fs::{Mode, OFlags, open, openat};
 
 use super::Totals;
 
-/// Most files in one set of images. A process has about four, so this is far beyond any service.
-const MAX_FILES: usize = 65_536;
+/// Most files in one set of images. A process has about six, so this is far beyond any service.
+const MAX_FILES: u64 = 300_000;
 
 /// How all image files end; the log and other things in their directory stay where they are.
 const SUFFIX: &str = ".img";
@@ -92,8 +92,8 @@ impl Sink {
         if !is_image(name) {
             return Err(SinkError::Name { name: name.chars().take(MAX_NAME).collect() });
         }
-        if self.open.len() >= MAX_FILES {
-            return Err(SinkError::TooMuch { limit: MAX_FILES as u64, what: "files" });
+        if self.totals.files >= MAX_FILES {
+            return Err(SinkError::TooMuch { limit: MAX_FILES, what: "files" });
         }
         // Neither over something that is there nor through a link.
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -106,6 +106,11 @@ impl Sink {
         self.open.insert(name.to_owned(), file);
         self.totals.files += 1;
         Ok(())
+    }
+
+    /// Closes an image, to which nothing may be added any more. One that was not begun is none.
+    pub fn end(&mut self, name: &str) {
+        self.open.remove(name);
     }
 
     /// Closes all files and tells what was written, to be compared with what the source read.
@@ -137,7 +142,9 @@ mod tests {
         sink.write("pages-1.img", b"one").unwrap();
         sink.write("core-1.img", b"").unwrap();
         sink.write("pages-1.img", b"two").unwrap();
-        assert_eq!(sink.finish(), Totals { files: 2, bytes: 6 });
+        sink.end("pages-1.img");
+        assert!(matches!(sink.write("pages-1.img", b"x"), Err(SinkError::Write { .. })));
+        assert_eq!(sink.finish(), Totals { files: 2, bytes: 7 });
         assert_eq!(fs::read(folder.path().join("pages-1.img")).unwrap(), b"onetwo");
         assert_eq!(fs::read(folder.path().join("core-1.img")).unwrap(), b"");
     }

@@ -3,8 +3,11 @@
 //! Nearly all bytes are in the `pages-N.img` files, and CRIU only ever appends to those. So they can travel from the
 //! first page on, and what has been read is punched out: a dump needs memory for what the wire has not taken yet,
 //! not for a second copy of the service. Everything else is small, is changed until the end, and follows then.
+//!
+//! A service has as many page files as processes, and some more images for each. CRIU writes one page file after the other,
+//! so only the newest one grows, and each is passed on to its end before the next is begun: nobody needs more than one open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -30,10 +33,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 pub struct Tail {
     directory: PathBuf,
     complete: watch::Receiver<bool>,
-    /// Page files, found so far.
-    pages: Vec<Growing>,
+    /// Page files that have not been passed on to their end, by their numbers.
+    pages: BTreeMap<u32, Growing>,
+    /// Those that have, and how long each was then.
+    passed: BTreeMap<String, u64>,
     /// What is left when CRIU is done, in reverse; `None` before.
-    rest: Option<Vec<Growing>>,
+    rest: Option<Vec<String>>,
+    /// The one of them that is being read.
+    reading: Option<Growing>,
     totals: Totals,
 }
 
@@ -46,8 +53,10 @@ pub struct Complete(watch::Sender<bool>);
 pub struct Chunk {
     /// Name of the image.
     pub name: Arc<str>,
-    /// The bytes that follow those of the piece before; empty where the whole image is.
+    /// The bytes that follow those of the piece before; none in the last piece.
     pub bytes: Bytes,
+    /// Whether the image ends here.
+    pub last: bool,
 }
 
 /// Images cannot be read.
@@ -61,6 +70,12 @@ pub enum TailError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// What was passed on as a whole image was none.
+    #[error("{path} was written to after a later image had begun")]
+    Late {
+        /// Which.
+        path: PathBuf,
     },
     /// The dump has failed, or was called off.
     #[error("the images in {path} will not be completed")]
@@ -91,8 +106,10 @@ impl Tail {
         let tail = Self {
             directory: directory.to_owned(),
             complete,
-            pages: Vec::new(),
+            pages: BTreeMap::new(),
+            passed: BTreeMap::new(),
             rest: None,
+            reading: None,
             totals: Totals::default(),
         };
         (tail, Complete(sender))
@@ -112,10 +129,14 @@ impl Tail {
             if silent && !complete {
                 return Err(TailError::Incomplete { path: self.directory.clone() });
             }
+            // As long as what is known grows nothing else is looked for.
+            if let Some(chunk) = self.grown(false)? {
+                return Ok(Some(chunk));
+            }
             if self.rest.is_none() {
                 self.find_pages()?;
             }
-            if let Some(chunk) = self.grown()? {
+            if let Some(chunk) = self.grown(complete)? {
                 return Ok(Some(chunk));
             }
             if complete {
@@ -133,9 +154,10 @@ impl Tail {
 
     fn find_pages(&mut self) -> Result<(), TailError> {
         for name in self.names()? {
-            if name.starts_with(PAGES) && !self.pages.iter().any(|pages| *pages.name == *name) {
+            let Some(number) = number_of_pages(&name) else { continue };
+            if !self.pages.contains_key(&number) && !self.passed.contains_key(&name) {
                 let pages = self.open(&name)?;
-                self.pages.push(pages);
+                self.pages.insert(number, pages);
             }
         }
         Ok(())
@@ -160,36 +182,59 @@ impl Tail {
         Ok(names)
     }
 
-    /// The next piece of a page file, if one has grown.
-    fn grown(&mut self) -> Result<Option<Chunk>, TailError> {
-        for pages in &mut self.pages {
-            if let Some(chunk) = pages.next(&self.directory, &mut self.totals)? {
+    /// The next piece of a page file, if one has grown, or was followed by another: then it does not grow any more.
+    fn grown(&mut self, complete: bool) -> Result<Option<Chunk>, TailError> {
+        // Found before it is read: so a later one was there before the end of an earlier one is seen.
+        while let Some(mut first) = self.pages.first_entry() {
+            if let Some(chunk) = first.get_mut().next(&self.directory, &mut self.totals)? {
                 return Ok(Some(chunk));
+            }
+            if self.pages.len() == 1 && !complete {
+                break;
+            }
+            if let Some((_, ended)) = self.pages.pop_first() {
+                self.passed.insert(ended.name.to_string(), ended.read);
+                return Ok(Some(ended.end(&mut self.totals)));
             }
         }
         Ok(None)
     }
 
-    /// The next piece of what is left at the end. An empty file is a piece as well.
+    /// The next piece of what is left at the end.
     fn next_of_rest(&mut self) -> Result<Option<Chunk>, TailError> {
         if self.rest.is_none() {
-            let known =
-                |name: &String| self.pages.iter().any(|pages| *pages.name == **name && pages.read > 0);
-            let names = self.names()?.into_iter().rev().filter(|name| !known(name));
-            self.rest = Some(names.map(|name| self.open(&name)).collect::<Result<_, _>>()?);
+            self.confirm_passed()?;
+            let names = self.names()?.into_iter().rev();
+            self.rest = Some(names.filter(|name| !self.passed.contains_key(name)).collect());
         }
-        let rest = self.rest.get_or_insert_default();
-        while let Some(file) = rest.last_mut() {
-            if let Some(chunk) = file.next(&self.directory, &mut self.totals)? {
-                return Ok(Some(chunk));
-            }
-            if let Some(Growing { name, read: 0, .. }) = rest.pop() {
-                self.totals.files += 1;
-                return Ok(Some(Chunk { name, bytes: Bytes::new() }));
-            }
+        if self.reading.is_none() {
+            let next = self.rest.as_mut().and_then(Vec::pop);
+            self.reading = next.map(|name| self.open(&name)).transpose()?;
         }
-        Ok(None)
+        let Some(reading) = &mut self.reading else { return Ok(None) };
+        if let Some(chunk) = reading.next(&self.directory, &mut self.totals)? {
+            return Ok(Some(chunk));
+        }
+        Ok(self.reading.take().map(|ended| ended.end(&mut self.totals)))
     }
+
+    /// Makes sure that nothing was added to a page file after it had been passed on.
+    fn confirm_passed(&self) -> Result<(), TailError> {
+        for (name, length) in &self.passed {
+            let path = self.directory.join(name);
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.len() == *length => {}
+                Ok(_) => return Err(TailError::Late { path }),
+                Err(source) => return Err(TailError::Read { path, source }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number in the name of a page file.
+fn number_of_pages(name: &str) -> Option<u32> {
+    name.strip_prefix(PAGES)?.strip_suffix(".img")?.parse().ok()
 }
 
 impl Growing {
@@ -206,10 +251,14 @@ impl Growing {
         // Only memory is lost where the file system cannot do it.
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let _ = fallocate(&self.file, hole, self.read, length as u64);
-        totals.files += u64::from(self.read == 0);
         totals.bytes += length as u64;
         self.read += length as u64;
-        Ok(Some(Chunk { name: self.name.clone(), bytes: bytes.into() }))
+        Ok(Some(Chunk { name: self.name.clone(), bytes: bytes.into(), last: false }))
+    }
+
+    fn end(self, totals: &mut Totals) -> Chunk {
+        totals.files += 1;
+        Chunk { name: self.name, bytes: Bytes::new(), last: true }
     }
 }
 
@@ -259,6 +308,52 @@ mod tests {
         assert!(found["pages-1.img"][5000..].iter().all(|byte| *byte == 2));
         let bytes = found.values().map(|bytes| bytes.len() as u64).sum();
         assert_eq!(tail.totals(), Totals { files: 3, bytes });
+    }
+
+    #[tokio::test]
+    async fn each_page_file_ends_before_the_next_one_is_passed_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |number: u32| fs::write(folder.path().join(format!("pages-{number}.img")), [7; 100]).unwrap();
+        // In the order of numbers, not of names.
+        (9..=11).for_each(write);
+        let (mut tail, complete) = Tail::of(folder.path());
+        let mut next = async || {
+            let chunk = tail.next().await.unwrap().unwrap();
+            (chunk.name.to_string(), chunk.bytes.len(), chunk.last)
+        };
+        for number in [9, 10] {
+            let name = format!("pages-{number}.img");
+            assert_eq!(next().await, (name.clone(), 100, false));
+            assert_eq!(next().await, (name, 0, true));
+        }
+        assert_eq!(next().await, ("pages-11.img".to_owned(), 100, false));
+        // The newest may still grow.
+        assert!(tokio::time::timeout(3 * LOOK_EVERY, next()).await.is_err());
+        complete.finish();
+        assert_eq!(next().await, ("pages-11.img".to_owned(), 0, true));
+        assert_eq!(tail.next().await.unwrap(), None);
+        assert_eq!(tail.totals(), Totals { files: 3, bytes: 300 });
+    }
+
+    #[tokio::test]
+    async fn an_image_that_grows_after_its_end_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pages-1.img");
+        fs::write(&path, [7; 100]).unwrap();
+        fs::write(folder.path().join("pages-2.img"), [7; 100]).unwrap();
+        let (mut tail, complete) = Tail::of(folder.path());
+        while !tail.next().await.unwrap().unwrap().last {}
+        File::options().append(true).open(&path).unwrap().write_all(b"late").unwrap();
+        complete.finish();
+        let error = loop {
+            match tail.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("nobody noticed"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, TailError::Late { path: found } if found == path));
     }
 
     #[tokio::test]

@@ -193,6 +193,9 @@ async fn carry(mut tail: Tail, destination: &Path) -> (Totals, Totals) {
     let mut sink = Sink::open(destination, LIMIT).expect("open the destination");
     while let Some(chunk) = tail.next().await.expect("read the images") {
         sink.write(&chunk.name, &chunk.bytes).expect("write the images");
+        if chunk.last {
+            sink.end(&chunk.name);
+        }
     }
     (tail.totals(), sink.finish())
 }

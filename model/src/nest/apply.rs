@@ -41,6 +41,9 @@ impl Record {
             (Discarded, Step::ThawBegun) => Err("this epoch was given up here"),
             (_, Step::ThawBegun) => Err("only the original of a source is thawed"),
 
+            (Run | Dumping | Dumped | Discarded, Step::CameHome) => Ok((Run, 0, false)),
+            (_, Step::CameHome) => Err("a copy that was restored is at home here only once it was resumed"),
+
             (Dumped | Discarded, Step::ReleaseBegun) if !newer => closed(Discarded, self.tasks),
             (_, Step::ReleaseBegun) => Err("only the frozen original of the very epoch is released"),
 

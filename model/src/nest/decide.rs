@@ -17,6 +17,8 @@ pub enum Wish {
     Dump,
     /// Let the original run again: after ABORT or REVOKED.
     Thaw,
+    /// Give back the right to be started: the journal says that the service is at home here.
+    ComeHome,
     /// Take away the right to run the copy or to start it, and stop what runs.
     Freeze,
     /// End the original: after RUNNING.
@@ -120,6 +122,7 @@ impl fmt::Display for Wish {
             Self::Start => "start",
             Self::Dump => "dump",
             Self::Thaw => "thaw",
+            Self::ComeHome => "take home",
             Self::Freeze => "freeze",
             Self::Release => "release",
             Self::Arm { .. } => "prepare a restore of",
@@ -143,6 +146,7 @@ impl Record {
             }
             Wish::Dump => (Step::DumpBegun, Deed::Dump),
             Wish::Thaw => (Step::ThawBegun, Deed::LetRun),
+            Wish::ComeHome => (Step::CameHome, Deed::LetRun),
             Wish::Freeze if self.is_whole(seen) && self.right != Right::Discarded => {
                 (Step::FreezeBegun { tasks: seen.tasks }, Deed::StandStill)
             }

@@ -7,7 +7,7 @@ const WHOLE: Seen = Seen { alive: true, tasks: 2 };
 const DEAD: Seen = Seen { alive: false, tasks: 0 };
 const PART: Seen = Seen { alive: true, tasks: 1 };
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step::DumpBegun,
     Step::DumpComplete { tasks: 2 },
     Step::FreezeBegun { tasks: 2 },
@@ -20,12 +20,14 @@ const STEPS: [Step; 12] = [
     Step::Opened,
     Step::DiscardBegun,
     Step::GivenUp,
+    Step::CameHome,
 ];
 
-const WISHES: [Wish; 10] = [
+const WISHES: [Wish; 11] = [
     Wish::Start,
     Wish::Dump,
     Wish::Thaw,
+    Wish::ComeHome,
     Wish::Freeze,
     Wish::Release,
     Wish::Arm { tasks: 2 },
@@ -124,9 +126,9 @@ fn every_decision_is_legal_and_its_record_grants_its_deed() {
 
 #[test]
 fn what_is_safe_to_repeat_leads_to_the_same_record() {
-    use Wish::{Arm, Discard, Freeze, Open, Release, Resume, Thaw};
+    use Wish::{Arm, ComeHome, Discard, Freeze, Open, Release, Resume, Thaw};
     for record in reachable() {
-        for wish in [Thaw, Freeze, Release, Arm { tasks: 2 }, Resume, Open, Discard] {
+        for wish in [Thaw, ComeHome, Freeze, Release, Arm { tasks: 2 }, Resume, Open, Discard] {
             for seen in [WHOLE, DEAD] {
                 let note = |record: Record| -> Option<(Record, Deed)> {
                     let Decision { record: event, deed } = record.decide(record.epoch(), wish, seen).ok()?;
@@ -145,17 +147,30 @@ fn what_is_safe_to_repeat_leads_to_the_same_record() {
 }
 
 #[test]
-fn what_is_given_up_is_started_only_by_a_newer_word() {
+fn what_is_given_up_is_started_only_by_a_newer_word_or_at_home() {
     for record in reachable() {
         let Ok(given_up) = record.apply(Step::GivenUp.at(record.epoch())) else {
             assert!(matches!(record.right(), Right::Prepared | Right::Restoring), "{record}");
             continue;
         };
-        for event in events().filter(|event| event.epoch <= record.epoch()) {
+        let others = events().filter(|event| event.step != Step::CameHome);
+        for event in others.filter(|event| event.epoch <= record.epoch()) {
             assert!(!given_up.apply(event).is_ok_and(|next| next.may_run()), "{record}: {event}");
         }
         assert!(given_up.apply(Step::ThawBegun.at(record.epoch().next())).unwrap().may_start());
+        assert!(given_up.apply(Step::CameHome.at(record.epoch())).unwrap().may_start());
     }
+}
+
+#[test]
+fn what_is_at_home_may_be_started_whatever_a_dead_coordinator_asked_for() {
+    let resumed = after(held(), &[Step::ResumeBegun]);
+    for record in [dumped(), after(dumped(), &[Step::ReleaseBegun]), Record::at_home(E), resumed] {
+        assert_eq!(after(record, &[Step::CameHome]), Record::at_home(E), "{record}");
+    }
+    refuses(held(), Step::CameHome);
+    refuses(Record::prepared(E, 2), Step::CameHome);
+    assert!(dumped().apply(Step::CameHome.at(Epoch(4))).is_err(), "a newer epoch was seen");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use ums_model::nest::{Deed, Fate, Record, Right, Step, Wish};
 use ums_model::standing::Role;
 
 use crate::steps::is_released_by;
-use crate::world::{Todo, Weakness, World};
+use crate::world::{Late, Todo, Weakness, World};
 
 /// How far a nest gets.
 enum Done {
@@ -49,7 +49,7 @@ pub(crate) fn next(world: &World, at: usize) -> Vec<Result<World, String>> {
 }
 
 /// What a dead Coordinator has asked for, done now; whoever lives has its own list.
-pub(crate) fn late(world: &World, at: usize, epoch: Epoch, action: Action) -> Vec<Result<World, String>> {
+pub(crate) fn late(world: &World, at: usize, epoch: Epoch, wanted: Late) -> Vec<Result<World, String>> {
     let mut world = world.clone();
     world.sites[at].late = None;
     let mut meant = epoch;
@@ -58,8 +58,11 @@ pub(crate) fn late(world: &World, at: usize, epoch: Epoch, action: Action) -> Ve
     {
         meant = epoch.max(record.epoch());
     }
-    act(&world, at, meant, action)
-        .into_iter()
+    let done = match wanted {
+        Late::Act(action) => act(&world, at, meant, action),
+        Late::ComeHome => wish(&world, at, meant, Wish::ComeHome, ANY),
+    };
+    done.into_iter()
         .map(|done| match done {
             Done::Well(after) | Done::Not(after) | Done::PartOf(after) => Ok(after),
             Done::Wrong(violation) => Err(violation),
@@ -116,7 +119,7 @@ fn wish(world: &World, at: usize, epoch: Epoch, wish: Wish, wanted: &[CopyState]
     let without_record = world.bounds.weakness == Some(Weakness::ThawWithoutRecord)
         && matches!(decision.deed, Deed::LetRun | Deed::Resume);
     if !without_record {
-        recorded.sites[at].set_nest(after);
+        recorded.sites[at].set_wished(after, wish);
     }
     let mut done = recorded.clone();
     if let Err(violation) = done.deed(at, decision.deed) {
@@ -163,10 +166,12 @@ fn dump(world: &World, at: usize) -> Vec<Done> {
 /// Restore the dump, into HELD. A nest that dies on the way leaves nothing.
 fn build(world: &World, at: usize) -> Vec<Done> {
     let site = &world.sites[at];
-    if site.nest.is_some() || site.copy != CopyState::Gone {
+    let epoch = site.epoch();
+    // What was given up is replaced, as everything that can never run.
+    let is_free = |record: Record| record.fate(epoch) == Fate::Ends && record.right() == Right::Discarded;
+    if !site.nest.is_none_or(is_free) || site.copy != CopyState::Gone {
         return vec![Done::Not(world.clone())];
     }
-    let epoch = site.epoch();
     let prepared = Record::prepared(epoch, 1);
     let held = [Step::RestoreBegun, Step::HeldReached { tasks: 1 }]
         .into_iter()

@@ -6,7 +6,7 @@ use ums_model::standing::Standing;
 
 use crate::claims::{REPAIR_ROUNDS, Rest, Rested, has_claim, lost_at_both, the_past_is_over};
 use crate::deeds;
-use crate::steps::acts;
+use crate::steps::{acts, comes_home};
 use crate::world::World;
 
 /// In every single state: one right, one running copy, that one where the right is, and no nest elsewhere that would
@@ -96,13 +96,12 @@ fn judge(world: &World, good: bool) -> Result<Rest, String> {
     let running = (0..2).find(|at| world.sites[*at].copy == CopyState::Running);
     let standings = standings(world);
     let home = (0..2).find(|at| standings[*at].is_home());
-    // A freeze that a dead Coordinator has asked for may come when the service is at home again and dead. Then its user
-    // has to be asked.
-    if let Some(at) = home.filter(|_| !world.bounds.late)
-        && !world.sites[at].nest.is_some_and(|record| record.may_run())
+    // Also where a freeze that a dead Coordinator has asked for came when the service was at home again and dead.
+    if let Some(at) = home
+        && !comes_home(world, at, standings[at].epoch()).is_some_and(|record| record.may_start())
     {
         return Err(format!(
-            "it is at home at site {at}, whose nest would not start it: {}",
+            "it is at home at site {at}, whose nest does not let it be started: {}",
             name(world, at)
         ));
     }

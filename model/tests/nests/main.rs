@@ -45,6 +45,12 @@ fn nest_and_one_migration_with_late_requests() {
     assert!(explore(Bounds { late: true, ..ONE_MIGRATION }) > 1_000);
 }
 
+/// Late words of the first migration come in the second.
+#[test]
+fn nests_in_two_migrations_with_late_requests() {
+    assert!(explore(Bounds { epochs: 2, late: true, ..ONE_MIGRATION }) > 100_000);
+}
+
 /// There and back, or a second try.
 #[test]
 fn nests_in_two_migrations() {
@@ -97,6 +103,11 @@ fn weak_nest_settles_a_dump_by_a_thaw() {
 #[test]
 fn weak_nest_is_not_told_of_a_death() {
     in_one_migration(Weakness::BuryWithoutRecord);
+}
+
+#[test]
+fn weak_nest_is_not_taken_home() {
+    is_found_out(Bounds { late: true, weakness: Some(Weakness::NotTakenHome), ..ONE_MIGRATION });
 }
 
 #[test]

@@ -9,14 +9,14 @@ use ums_model::source;
 use ums_model::standing::{Record, Role};
 
 use crate::deeds;
-use crate::world::{Todo, Weakness, World};
+use crate::world::{Late, Todo, Weakness, World};
 
 /// What happened, for the story of a violation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Happening {
     Act(Todo),
     /// What a dead Coordinator has asked for is done.
-    Late(Epoch, Action),
+    Late(Epoch, Late),
     StartMigration,
     FreezeAndDump,
     Restore,
@@ -72,7 +72,7 @@ pub(crate) fn successors(world: &World) -> Vec<Next> {
                     Happening::DaemonCrash,
                     change(&|next| {
                         next.sites[at].todo.clear();
-                        next.sites[at].late = Some((site.epoch(), *action));
+                        next.sites[at].late = Some((site.epoch(), Late::Act(*action)));
                         Ok(())
                     }),
                 );
@@ -82,10 +82,24 @@ pub(crate) fn successors(world: &World) -> Vec<Next> {
                 push(happening, change(&|next| next.begin(at, todo.clone())));
             }
         }
-        if let Some((epoch, action)) = site.late {
-            for result in deeds::late(world, at, epoch, action) {
-                push(Happening::Late(epoch, action), result);
+        if let Some((epoch, wanted)) = site.late {
+            for result in deeds::late(world, at, epoch, wanted) {
+                push(Happening::Late(epoch, wanted), result);
             }
+        }
+        // A user wants it to be started, and the Coordinator that was asked dies.
+        if world.bounds.late
+            && site.todo.is_empty()
+            && site.standing.is_home()
+            && site.copy == CopyState::Gone
+        {
+            push(
+                Happening::DaemonCrash,
+                change(&|next| {
+                    next.sites[at].late = Some((site.epoch(), Late::ComeHome));
+                    Ok(())
+                }),
+            );
         }
         push(Happening::NestDies, change(&|next| next.settle(at)));
         if may_start(world, at) {
@@ -124,7 +138,9 @@ fn may_start(world: &World, at: usize) -> bool {
         (Some(Weakness::StartWithoutAsking), Some(_)) => true,
         (Some(Weakness::StartBehindTheFence), Some(record)) => record.may_run(),
         (_, Some(record)) => {
-            let by_user = site.standing.is_home() && site.todo.is_empty() && record.may_run();
+            let by_user = site.standing.is_home()
+                && site.todo.is_empty()
+                && comes_home(world, at, site.epoch()).is_some();
             record.may_start() || by_user
         }
         (_, None) => false,
@@ -132,15 +148,23 @@ fn may_start(world: &World, at: usize) -> bool {
 }
 
 fn start(world: &mut World, at: usize) -> Result<(), String> {
-    if let Some(record) = world.sites[at].nest.filter(|record| record.is_fenced() && record.may_run())
-        && world.sites[at].standing.is_home()
-    {
-        let opened =
-            record.apply(nest::Step::Opened.at(record.epoch())).map_err(|error| error.to_string())?;
-        world.sites[at].set_nest(opened);
+    let site = &world.sites[at];
+    let is_asked = site.nest.is_some_and(|record| !record.may_start()) && site.standing.is_home();
+    if is_asked && let Some(record) = comes_home(world, at, site.epoch()) {
+        world.sites[at].set_nest(record);
         world.deed(at, nest::Deed::Open)?;
     }
     world.deed(at, nest::Deed::Start)
+}
+
+/// The record of a nest that is told that the service is at home there in `epoch`; `None` where it does not believe that.
+pub(crate) fn comes_home(world: &World, at: usize, epoch: Epoch) -> Option<nest::Record> {
+    let record = world.sites[at].nest?;
+    if world.bounds.weakness == Some(Weakness::NotTakenHome) {
+        return Some(record).filter(nest::Record::may_start);
+    }
+    let decision = record.decide(epoch, nest::Wish::ComeHome, world.sites[at].seen()).ok()?;
+    record.apply(decision.record?).ok()
 }
 
 /// What a Coordinator with nothing to do may begin.

@@ -42,6 +42,8 @@ pub(crate) enum Weakness {
     BuryWithoutRecord,
     /// A late word of an older epoch counts.
     EpochLowered,
+    /// A service that is at home is started only if its nest knows that already.
+    NotTakenHome,
     /// The source keeps it to itself that the service is lost.
     LostUnsaid,
 }
@@ -56,6 +58,14 @@ pub(crate) enum Todo {
     Build,
 }
 
+/// What a Coordinator that is dead has asked its nest for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Late {
+    Act(Action),
+    /// To be ready for a start, as the service is at home.
+    ComeHome,
+}
+
 /// One site. What survives everything: `standing`, the journal of its Coordinator, and `nest`, the record of its nest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Site {
@@ -63,11 +73,12 @@ pub(crate) struct Site {
     /// What its Coordinator is about to do, beginning with something that takes the nest. While a daemon or a nest is
     /// down nothing happens; that cannot be told from one that is slow.
     pub(crate) todo: Vec<Todo>,
-    /// `None` where nothing is that could run: no nest, or one that is prepared, or has discarded its copy.
+    /// `None` where nothing is that could run: no nest, or one that is prepared, or has discarded its copy. One that was
+    /// given up is kept: its files are there.
     pub(crate) nest: Option<nest::Record>,
     pub(crate) copy: CopyState,
     /// What a Coordinator that is dead has asked for.
-    pub(crate) late: Option<(Epoch, Action)>,
+    pub(crate) late: Option<(Epoch, Late)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -108,6 +119,17 @@ impl Site {
         self.nest = Some(record).filter(|record| !matches!(record.right(), Prepared | Restoring | Discarded));
         if self.nest.is_none() {
             self.copy = CopyState::Gone;
+        }
+    }
+
+    /// As [`Self::set_nest`] for what a nest makes of `wish`.
+    pub(crate) fn set_wished(&mut self, record: nest::Record, wish: nest::Wish) {
+        match (record.right(), wish) {
+            (nest::Right::Discarded, nest::Wish::Freeze) => {
+                self.nest = Some(record);
+                self.copy = CopyState::Gone;
+            }
+            _ => self.set_nest(record),
         }
     }
 
@@ -285,10 +307,12 @@ impl World {
 
     fn open(&mut self, at: usize) -> Result<(), String> {
         let standing = &self.sites[at].standing;
-        if !standing.is_home() {
-            return Err(format!("site {at} opens its fence as {standing}"));
+        match standing.role() {
+            // Asked for before its migration began.
+            Role::Source(_) if standing.has_right() => {}
+            Role::Destination(_) if standing.is_home() => self.spoke.insert(standing.epoch()),
+            _ => return Err(format!("site {at} opens its fence as {standing}")),
         }
-        self.spoke.insert(standing.epoch());
         Ok(())
     }
 }

@@ -1,13 +1,12 @@
 //! What is here, seen from outside: nests are asked, and what cannot answer is looked at.
 
 use std::path::Path;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use ums_engine::cgroup::Cgroup;
 use ums_engine::facts::{HostQuery, host_facts};
 use ums_frontman::host;
-use ums_model::error::{ErrorCode, WireError};
+use ums_model::error::ErrorCode;
 use ums_model::names::{Bytes, ServiceName};
 use ums_model::nest::{self, Record, Right};
 use ums_model::phase::Approach;
@@ -164,66 +163,8 @@ impl Embedded {
         .await
     }
 
-    /// Starts a service that has ended, with the files it had. Its keeper is started again if it is gone.
-    pub(super) async fn start_again(&self, name: &ServiceName) -> SiteResult<ServiceStatus> {
-        let dir = self.existing(name)?;
-        {
-            let _registry = self.registry.lock().await;
-            match read_record(&dir)? {
-                // Nobody can have committed to a dump that was not complete: the nest settles that.
-                Some(record) if record.may_run() || record.right() == Right::Dumping => {}
-                _ => {
-                    let message = format!("service {name} has no right to run at site {}", self.config.name);
-                    return Err(
-                        WireError::new(ErrorCode::Refused, message).with_hint(format!("ums status {name}"))
-                    );
-                }
-            }
-            match keeper(&dir) {
-                Some(keeper) => self.plug_in(name, keeper).await?,
-                None => {
-                    // A copy that was frozen when its keeper died is dead only once it was thawed.
-                    self.end_keeper(name).await?;
-                    self.start_connected(name).await?;
-                }
-            }
-        }
-        if let Some(record) = read_record(&dir)?.filter(|record| record.may_run() && record.is_fenced()) {
-            // Whoever asks knows that it is at home here; the nest could not note that on a full disk.
-            self.tell(name, Request::Open { epoch: record.epoch() }).await?;
-        }
-        self.tell(name, Request::Start).await?;
-        self.publish(name).await?;
-        self.observe(name).await
-    }
-
-    /// Ends the service. Where its keeper is dead it does not run; then only the user's word is noted.
-    pub(super) async fn stop_copy(&self, name: &ServiceName, grace: Duration) -> SiteResult<ServiceStatus> {
-        let dir = self.existing(name)?;
-        let note = || stopped::note(&dir).map_err(|error| chained(ErrorCode::Internal, &error));
-        if keeper(&dir).is_some() {
-            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-            match self.ask(name, &Request::Stop { grace_ms }, self.config.deadlines.change + grace).await {
-                // The nest notes it, too, but goes on where it cannot.
-                Ok(_) => {
-                    note()?;
-                    return self.observe(name).await;
-                }
-                Err(error) if keeper(&dir).is_some() => return Err(error),
-                // It has ended meanwhile, and its copy with it.
-                Err(_) => {}
-            }
-        }
-        {
-            let _registry = self.registry.lock().await;
-            note()?;
-            self.end_keeper(name).await?;
-        }
-        self.observe(name).await
-    }
-
     /// Links the place of a keeper that lives, if it is not linked.
-    async fn plug_in(&self, name: &ServiceName, keeper: KeeperId) -> SiteResult<()> {
+    pub(super) async fn plug_in(&self, name: &ServiceName, keeper: KeeperId) -> SiteResult<()> {
         let dir = self.nest_dir(name);
         let place = recipe(&dir)?.place;
         let failed = |error| chained(ErrorCode::Internal, &error);
@@ -296,7 +237,7 @@ impl Seen {
     }
 }
 
-fn read_record(dir: &NestDir) -> SiteResult<Option<Record>> {
+pub(super) fn read_record(dir: &NestDir) -> SiteResult<Option<Record>> {
     right::read(&dir.right()).map_err(|error| chained(ErrorCode::Internal, &error))
 }
 

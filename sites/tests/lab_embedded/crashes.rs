@@ -16,6 +16,8 @@ use crate::pair::{
 };
 
 const E: Epoch = Epoch(1);
+/// Before anything moved.
+const AT_HOME: Epoch = Epoch::ZERO;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lab_a_nest_that_dies_changes_nothing_and_every_request_may_come_twice() {
@@ -87,19 +89,19 @@ async fn lab_a_keeper_that_dies_takes_its_copy_along() {
 
     kill_keeper().await;
     status_with(a, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
-    let again = a.start(&name).await.unwrap();
+    let again = a.start(&name, AT_HOME).await.unwrap();
     assert_eq!(again.copy, CopyState::Running);
     // Both at once are one start.
     kill_keeper().await;
     status_with(a, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
-    let (one, other) = tokio::join!(a.start(&name), a.start(&name));
+    let (one, other) = tokio::join!(a.start(&name, AT_HOME), a.start(&name, AT_HOME));
     assert_eq!(one.unwrap().keeper_pid, other.unwrap().keeper_pid);
 
     // Frozen: nobody may run it, and it goes away on the word of the Coordinator.
     hold(a, b, &name, E).await;
     kill_keeper().await;
     status_with(a, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
-    assert_eq!(a.start(&name).await.unwrap_err().code, ErrorCode::Refused);
+    assert_eq!(a.start(&name, AT_HOME).await.unwrap_err().code, ErrorCode::Refused);
     let held = b.status(&name).await.unwrap().keeper_pid.unwrap();
     kill(held);
     status_with(b, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
@@ -192,13 +194,13 @@ async fn lab_a_nest_that_dies_in_the_middle_leaves_what_its_record_grants() {
 
 /// A dead copy whose nest may run it: it would be started again, by its restart policy or by whoever asks.
 #[tokio::test(flavor = "multi_thread")]
-async fn lab_a_dead_copy_that_is_frozen_is_started_only_by_a_newer_word() {
+async fn lab_a_dead_copy_that_is_frozen_is_started_only_by_a_newer_word_or_at_home() {
     let pair = Pair::new();
     let Pair { a, .. } = &pair;
     let name = pair.run("signals", &["signals"]).await;
-    for with_keeper in [true, false] {
+    for (with_keeper, newer) in [(true, true), (false, true), (true, false), (false, false)] {
         let status = a.status(&name).await.unwrap();
-        let epoch = status.epoch.next();
+        let (home, epoch) = (status.epoch, status.epoch.next());
         kill(if with_keeper { status.pid.unwrap() } else { status.keeper_pid.unwrap() });
         status_with(a, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
         for _ in 0..2 {
@@ -207,15 +209,18 @@ async fn lab_a_dead_copy_that_is_frozen_is_started_only_by_a_newer_word() {
         if with_keeper {
             kill_nest(a, &name).await;
         }
-        assert_eq!(a.start(&name).await.unwrap_err().code, ErrorCode::Refused);
+        assert_eq!(a.start(&name, home).await.unwrap_err().code, ErrorCode::Refused);
         assert_eq!(
             a.thaw(&name, epoch).await.unwrap_err().code,
             ErrorCode::Refused,
             "a word that comes late"
         );
         assert_eq!(copy(a, &name).await, CopyState::Dead);
-        a.thaw(&name, epoch.next()).await.unwrap();
-        assert_eq!(a.start(&name).await.unwrap().copy, CopyState::Running);
+        if newer {
+            a.thaw(&name, epoch.next()).await.unwrap();
+        }
+        // The freeze may have been one that a dead Coordinator had asked for.
+        assert_eq!(a.start(&name, epoch).await.unwrap().copy, CopyState::Running);
     }
     a.remove(&name, true).await.unwrap();
     a.freeze(&name, E).await.unwrap();
@@ -317,7 +322,7 @@ async fn lab_a_dump_that_lost_criu_and_nest_stands_still_until_it_is_begun_anew(
     kill_nest(a, &name).await;
     assert_eq!(copy(a, &name).await, CopyState::Dead);
 
-    let anew = a.start(&name).await.unwrap();
+    let anew = a.start(&name, AT_HOME).await.unwrap();
     assert!(anew.copy == CopyState::Running && anew.pid != Some(service), "{anew:?}");
     let (_, dumped) = dump(a, &name, epoch.next()).await;
     dumped.unwrap();
@@ -337,7 +342,7 @@ async fn lab_a_dump_that_lost_the_link_and_then_criu_lets_only_a_whole_copy_run(
             harmed += 1;
             assert_eq!(copy(a, &name).await, CopyState::Dead);
             assert_eq!(a.thaw(&name, epoch).await.unwrap_err().code, ErrorCode::Stuck);
-            assert_eq!(a.start(&name).await.unwrap().copy, CopyState::Running);
+            assert_eq!(a.start(&name, AT_HOME).await.unwrap().copy, CopyState::Running);
         } else {
             whole += 1;
             let status = a.status(&name).await.unwrap();

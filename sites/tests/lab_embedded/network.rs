@@ -76,7 +76,7 @@ async fn lab_ports_lead_to_the_copy_that_may_run() {
     kill(a.status(&name).await.unwrap().keeper_pid.unwrap());
     status_with(a, &name, "it is dead", |status| status.copy == CopyState::Dead).await;
     eventually("it is dead", async || !tokio::task::spawn_blocking(answers).await.unwrap()).await;
-    a.start(&name).await.unwrap();
+    a.start(&name, Epoch::ZERO).await.unwrap();
     answering("it was started again").await;
     a.remove(&name, true).await.unwrap();
     silent("it was removed").await;

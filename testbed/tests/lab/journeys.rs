@@ -105,6 +105,18 @@ fn an_image_travels_once() {
     second.check().unwrap();
 }
 
+/// Each process has six images or more: nobody may need all of them open, or held, at once.
+#[test]
+fn a_crowd_of_processes_arrives_whole() {
+    let rig = &Rig::new().unwrap();
+    let hog = Memhog { size: Bytes::mib(32), processes: 100, threads: 1, dirty_per_second: Bytes::mib(4) };
+    let hog = rig.start(A, &Workload::Memhog(hog)).unwrap();
+    hog.migrate(B).unwrap();
+    hog.check().unwrap();
+    hog.migrate(A).unwrap();
+    hog.check().unwrap();
+}
+
 #[test]
 fn memory_processes_and_threads_arrive_whole() {
     let rig = &Rig::new().unwrap();

@@ -134,10 +134,10 @@ impl SiteAdapter for Fake {
         self.found(name).map(drop)
     }
 
-    async fn start(&self, name: &ServiceName) -> SiteResult<ServiceStatus> {
+    async fn start(&self, name: &ServiceName, epoch: Epoch) -> SiteResult<ServiceStatus> {
         self.may_fail("start")?;
         self.change(name, |copy| {
-            if !copy.may_start {
+            if !copy.may_start && epoch < copy.epoch {
                 return Err(wrong(name, "start", copy.state));
             }
             (copy.state, copy.kept, copy.stopped) = (CopyState::Running, true, false);

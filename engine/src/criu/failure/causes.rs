@@ -396,6 +396,11 @@ pub(super) const CAUSES: &[Cause] = &[
         remedy: "free memory, or give the images more of it",
     },
     Cause {
+        words: &["Can't restore pipe size"],
+        cause: "the pipes of the service would hold more memory than one user may have in pipes here",
+        remedy: "raise fs.pipe-user-pages-soft with sysctl, or run fewer services with many pipes on this host",
+    },
+    Cause {
         words: &["Cannot allocate memory"],
         cause: "there is not enough memory",
         remedy: "free memory, or raise the limits of the service's cgroup",

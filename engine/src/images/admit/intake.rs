@@ -95,7 +95,10 @@ impl Intake {
 
     /// An image is complete: it is decoded.
     pub fn end(&mut self, name: &str) -> Result<(), IntakeError> {
-        let Some(bytes) = self.open.remove(name) else { return Ok(()) };
+        let Some(bytes) = self.open.remove(name) else {
+            self.sink.end(name);
+            return Ok(());
+        };
         let (kind, number) = Kind::of(name).ok_or_else(|| refused(name, "it has not begun"))?;
         if kind.layout == Layout::Archive {
             let archive = Archive::read(&bytes).map_err(|rule| refused(name, rule))?;
@@ -119,9 +122,11 @@ impl Intake {
         surroundings::settle(&mut self.set, &self.admission);
         for image in self.set.images.values() {
             self.sink.write(&image.name, &image.write())?;
+            self.sink.end(&image.name);
         }
         for (name, _, archive) in &self.set.archives {
             self.sink.write(name, &archive.write())?;
+            self.sink.end(name);
         }
         self.sink.finish();
         Ok(())
