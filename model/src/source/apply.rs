@@ -72,6 +72,8 @@ impl Source {
             (Verdict::RunHere, Own::Alive) => Ok((self.epoch, Stage::Revoked)),
             // Nothing to thaw: the service is at home here and starts anew, by its restart policy.
             (Verdict::RunHere, Own::Dead) => Ok((self.epoch.next(), Stage::Idle)),
+            // Given up already; that another site had it would be something else.
+            (Verdict::GiveUp, _) if self.stage == Stage::Lost => Ok((self.epoch, Stage::Lost)),
             (Verdict::GiveUp, _) => Ok((self.epoch, Stage::Released)),
         }
     }

@@ -335,4 +335,9 @@ fn an_operator_can_end_what_waits() {
     let stuck = after(FROZEN).apply(Step::OwnCopyDead.at(E)).unwrap();
     assert_eq!(stuck.apply(run.at(E)).unwrap(), Source::at_home(E.next()));
     refuses(Source::at_home(E), run);
+    // Nobody is told that another site had what died after an ABORT: a held copy there would be let go.
+    let dead = after(FROZEN).fold([Step::AbortDecided.at(E), Step::OwnCopyDead.at(E)]).unwrap();
+    assert_eq!(dead.stage(), Stage::Lost);
+    assert_eq!(dead.apply(give_up.at(E)).unwrap(), dead);
+    assert_eq!(dead.apply(run.at(E)).unwrap(), Source::at_home(E.next()));
 }
