@@ -40,11 +40,12 @@ pub(crate) async fn preflight<S: SiteAdapter>(
     let spec = spec_of(core, service).await?;
     let mut facts = look_at_service(core, service, within).await?;
     let here = core.facts().await?;
-    let wish = Wish::of(
+    let mut wish = Wish::of(
         &spec,
         facts.memory.plus_percent(HEADROOM_PERCENT),
         (facts.files + facts.image_bytes).plus_percent(HEADROOM_PERCENT),
     );
+    wish.special_files = facts.special_files.clone();
     let own = core.against_departure(&peer, service);
     let There { facts: there, image_present, link, blockers } =
         control::ask_facts(core, &peer, &wish, &spec.image.digest).await?;

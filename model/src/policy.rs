@@ -17,7 +17,7 @@ use crate::names::{Bytes, MountName, ServiceName, SiteName};
 use crate::plan::Blocker;
 use crate::spec::{PortPublish, ServiceSpec};
 
-pub use files::FilePolicy;
+pub use files::{FilePolicy, SpecialFiles};
 pub use glob::Glob;
 pub use ports::PortRange;
 
@@ -91,6 +91,9 @@ pub struct Wish {
     /// Disk space that it counts with.
     #[serde(default)]
     pub disk: Bytes,
+    /// Files of its own that are not accepted everywhere.
+    #[serde(default)]
+    pub special_files: SpecialFiles,
 }
 
 impl Wish {
@@ -103,6 +106,7 @@ impl Wish {
             site_mounts: spec.site_mounts.iter().map(|mount| mount.name.clone()).collect(),
             memory: spec.limits.memory.map_or(memory, |limit| memory.max(limit)),
             disk,
+            special_files: SpecialFiles::default(),
         }
     }
 }
@@ -151,6 +155,12 @@ impl Policy {
                 "service {service} uses the site mount {mount}, which site {here} does not give to services of site {peer}"
             );
             refuse(why, format!("--site-mounts {}", with(&self.site_mounts, mount.as_str())));
+        }
+        for (path, what, option) in self.unaccepted(wish) {
+            let why = format!(
+                "{path} of service {service} is {what}, which site {here} does not accept from site {peer}"
+            );
+            refuse(why, option.to_owned());
         }
         if usage.services >= self.max_services {
             let why = format!(

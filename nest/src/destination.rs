@@ -286,12 +286,7 @@ fn not_accepted(error: &FilesError, tree: &Tree) -> WireError {
         FilesError::Refused { reason: Refusal::Device { .. }, .. } => FilePolicy::DEVICES,
         _ => return refused(error),
     };
-    let place = match tree {
-        Tree::Upper => "its root".to_owned(),
-        Tree::Shm => "/dev/shm".to_owned(),
-        Tree::Volume(name) => format!("volume {name}"),
-    };
-    let message = format!("cannot take in the files of {place}: {error}");
+    let message = format!("cannot take in the files of {tree}: {error}");
     WireError::new(ErrorCode::Refused, message).with_hint(option)
 }
 

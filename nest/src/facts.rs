@@ -6,6 +6,7 @@ use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Bytes;
 use ums_model::phase::Approach;
 use ums_model::plan::ServiceFacts;
+use ums_model::policy::SpecialFiles;
 
 use crate::parcel::Tree;
 use crate::server::{Nest, failure};
@@ -14,11 +15,14 @@ use crate::server::{Nest, failure};
 pub(crate) fn observe(nest: &Nest) -> Result<ServiceFacts, WireError> {
     let internal = |error: &dyn std::error::Error| failure(ErrorCode::Internal, error);
     let pids = nest.cgroup.procs().map_err(|error| internal(&error))?;
-    let mut files = 0;
-    for (_, root) in Tree::of_source(&nest.recipe, nest.dir.upper()) {
+    let (mut files, mut special_files) = (0, SpecialFiles::default());
+    for (tree, root) in Tree::of_source(&nest.recipe, nest.dir.upper()) {
         let root = open_root(&root).map_err(|error| internal(&error))?;
         let size = tree_size(root, Limits::default()).map_err(|error| internal(&error))?;
         files += size.bytes.get();
+        let here = |path: String| format!("{path} in {tree}");
+        special_files.set_uid = special_files.set_uid.or(size.set_uid.map(here));
+        special_files.device = special_files.device.or(size.device.map(here));
     }
     let query = ServiceQuery { sockets: nest.deadlines().sockets, ..ServiceQuery::default() };
     let processes = match nest.service_pid() {
@@ -41,6 +45,7 @@ pub(crate) fn observe(nest: &Nest) -> Result<ServiceFacts, WireError> {
         image_at_source: false,
         image_at_destination: false,
         image_bytes: Bytes(0),
+        special_files,
         blockers: processes.blockers,
     })
 }

@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,16 @@ pub(crate) enum Tree {
     Shm,
     /// A volume.
     Volume(VolumeName),
+}
+
+impl fmt::Display for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upper => f.write_str("its root"),
+            Self::Shm => f.write_str("/dev/shm"),
+            Self::Volume(name) => write!(f, "volume {name}"),
+        }
+    }
 }
 
 impl Tree {

@@ -9,7 +9,7 @@ use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Bytes, Digest, ServiceName, SiteName};
 use ums_model::phase::Approach;
 use ums_model::plan::{ServiceFacts, plan};
-use ums_model::policy::Policy;
+use ums_model::policy::{Policy, SpecialFiles};
 use ums_model::spec::{ImageRef, ServiceSpec};
 use ums_sites::adapter::SiteAdapter;
 use ums_transfer::link::Purpose;
@@ -154,6 +154,7 @@ fn no_facts() -> ServiceFacts {
         image_at_source: true,
         image_at_destination: true,
         image_bytes: Bytes::ZERO,
+        special_files: SpecialFiles::default(),
         blockers: Vec::new(),
     }
 }

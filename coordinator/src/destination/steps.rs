@@ -10,7 +10,7 @@ use ums_model::message::{About, Offer, PeerMessage};
 use ums_model::names::{Bytes, Digest, Epoch, Fingerprint};
 use ums_model::phase::{Mode, Outcome, Phase};
 use ums_model::plan::{Blocker, ServiceFacts, SiteFacts, plan};
-use ums_model::policy::Wish;
+use ums_model::policy::{SpecialFiles, Wish};
 use ums_model::standing::Role as Half;
 use ums_model::{destination, source};
 use ums_sites::adapter::{Blob, SiteAdapter};
@@ -273,6 +273,7 @@ fn room_for(offer: &Offer, missing: &[Blob], has: &SiteFacts) -> Result<(), Wire
         image_at_source: true,
         image_at_destination: missing.is_empty(),
         image_bytes: missing.iter().map(|blob| blob.size).sum::<Bytes>(),
+        special_files: SpecialFiles::default(),
         blockers: Vec::new(),
     };
     let mut other = has.clone();

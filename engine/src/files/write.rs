@@ -208,6 +208,17 @@ impl TreeWriter {
     }
 }
 
+/// The bits of a mode that give whoever comes by rights of the owner.
+pub(super) const fn privileged_bits(kind: FileType) -> u32 {
+    match kind {
+        // Set-gid on a directory only says which group new files get.
+        FileType::Directory => SET_UID,
+        // Nobody asks for the mode of a symbolic link.
+        FileType::Symlink => 0,
+        _ => SET_UID | SET_GID,
+    }
+}
+
 fn admit_attributes(
     path: &TreePath,
     kind: &EntryKind,
@@ -235,13 +246,11 @@ fn admit_attributes(
         }
     }
     xattr::check_size(path, xattrs)?;
-    let privileged_bits = match kind {
-        // Set-gid on a directory only says which group new files get.
-        EntryKind::Dir { .. } => SET_UID,
-        // Nobody asks for the mode of a symbolic link.
-        EntryKind::Symlink { .. } => 0,
-        _ => SET_UID | SET_GID,
-    };
+    let privileged_bits = privileged_bits(match kind {
+        EntryKind::Dir { .. } => FileType::Directory,
+        EntryKind::Symlink { .. } => FileType::Symlink,
+        _ => FileType::RegularFile,
+    });
     let capable = xattrs.iter().any(|xattr| xattr.name == xattr::CAPABILITY);
     if !setuid && (mode & privileged_bits != 0 || capable) {
         return refused(Refusal::Privileged);

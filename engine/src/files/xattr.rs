@@ -120,6 +120,11 @@ pub(super) fn read(holder: Holder<'_>, path: &TreePath) -> Result<Vec<Xattr>, Fi
     holder.all().map_err(failed("read the extended attributes of", path))
 }
 
+/// Whether it has file capabilities, as far as that can be read. Only a program's mean something.
+pub(super) fn is_capable(holder: Holder<'_>) -> bool {
+    holder.get(CAPABILITY, &mut [0; 64]).is_ok()
+}
+
 /// Of `xattrs` those that travel.
 pub(super) fn keep_travelling(path: &TreePath, mut xattrs: Vec<Xattr>) -> Result<Vec<Xattr>, FilesError> {
     xattrs.retain(|xattr| travels(&xattr.name));

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::ProcessBlocker;
 use crate::names::{Bytes, Fingerprint, MigrationId, MountName, ServiceName, SiteName, VolumeName};
 use crate::phase::Approach;
+use crate::policy::SpecialFiles;
 use crate::spec::Protocol;
 
 words! {
@@ -109,6 +110,9 @@ pub struct ServiceFacts {
     pub image_at_destination: bool,
     /// How much of the image would have to travel at most.
     pub image_bytes: Bytes,
+    /// Files of its own that are not accepted everywhere.
+    #[serde(default)]
+    pub special_files: SpecialFiles,
     /// What was found on its processes that CRIU cannot dump or restore.
     #[serde(default)]
     pub blockers: Vec<ProcessBlocker>,

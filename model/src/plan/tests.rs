@@ -39,6 +39,7 @@ fn service() -> ServiceFacts {
         image_at_source: true,
         image_at_destination: false,
         image_bytes: Bytes::mib(100),
+        special_files: crate::policy::SpecialFiles::default(),
         blockers: Vec::new(),
     }
 }

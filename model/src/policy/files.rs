@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Policy;
+use super::{Policy, Wish};
 use crate::names::SiteName;
 use crate::spec::ServiceSpec;
 
@@ -19,6 +19,17 @@ pub struct FilePolicy {
     pub set_uid: bool,
     /// Character and block devices.
     pub devices: bool,
+}
+
+/// What of a service's own files another site may not accept: the first of each kind. What its image has of them is seen
+/// when the image is unpacked, before anything is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpecialFiles {
+    /// What [`FilePolicy::set_uid`] is about.
+    pub set_uid: Option<String>,
+    /// What [`FilePolicy::devices`] is about.
+    pub device: Option<String>,
 }
 
 impl FilePolicy {
@@ -37,6 +48,20 @@ impl FilePolicy {
 impl Policy {
     /// What it accepts among the files of a service that comes from there.
     pub fn files(&self, spec: &ServiceSpec) -> FilePolicy {
-        FilePolicy { set_uid: spec.user_namespace || self.allow_set_uid, devices: self.allow_devices }
+        self.accepted(spec.user_namespace)
+    }
+
+    fn accepted(&self, user_namespace: bool) -> FilePolicy {
+        FilePolicy { set_uid: user_namespace || self.allow_set_uid, devices: self.allow_devices }
+    }
+
+    /// Files of a service that it does not accept, each with what it is and the option that allows it.
+    pub(super) fn unaccepted<'a>(&self, wish: &'a Wish) -> Vec<(&'a str, &'static str, &'static str)> {
+        let accepted = self.accepted(wish.user_namespace);
+        let set_uid = wish.special_files.set_uid.as_deref().filter(|_| !accepted.set_uid);
+        let device = wish.special_files.device.as_deref().filter(|_| !accepted.devices);
+        let set_uid =
+            set_uid.map(|path| (path, "set-uid, set-gid or has file capabilities", FilePolicy::SET_UID));
+        set_uid.into_iter().chain(device.map(|path| (path, "a device", FilePolicy::DEVICES))).collect()
     }
 }

@@ -160,6 +160,25 @@ fn rights_of_the_host_do_not_come_with_files() {
     assert_eq!(accepted(&policy, &spec), (true, false));
     policy.allow_devices = true;
     assert_eq!(accepted(&policy, &spec), (true, true));
+    // A plan says so before anything travels.
+    let mut wish = wish(&spec);
+    wish.special_files = SpecialFiles { set_uid: Some("bin/tool".into()), device: Some("dev/kmsg".into()) };
+    let found = |policy: &Policy, wish: &Wish| {
+        let blockers = policy.incoming(wish, &Usage::default(), &peer(), &here());
+        blockers
+            .iter()
+            .filter(|blocker| blocker.message.contains("is "))
+            .map(|blocker| blocker.remedy.clone())
+            .collect::<Vec<_>>()
+    };
+    assert!(found(&policy, &wish).is_empty());
+    policy.allow_no_user_namespace = true;
+    policy.allow_devices = false;
+    assert!(found(&policy, &wish)[0].ends_with("ums sites policy a --allow-devices yes"));
+    policy.allow_set_uid = false;
+    assert!(found(&policy, &wish)[0].ends_with("ums sites policy a --allow-set-uid yes"));
+    wish.user_namespace = true;
+    assert_eq!(found(&policy, &wish).len(), 1);
     let remedy = FilePolicy::remedy(FilePolicy::DEVICES, &peer(), &here()).unwrap();
     assert!(remedy.ends_with("ums sites policy a --allow-devices yes"), "{remedy}");
     assert_eq!(FilePolicy::remedy("ums doctor", &peer(), &here()), None);

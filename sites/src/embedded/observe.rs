@@ -11,6 +11,7 @@ use ums_model::names::{Bytes, ServiceName};
 use ums_model::nest::{self, Record, Right};
 use ums_model::phase::Approach;
 use ums_model::plan::{PortInUse, ServiceFacts, SiteFacts};
+use ums_model::policy::SpecialFiles;
 use ums_nest::keeper::KeeperId;
 use ums_nest::layout::NestDir;
 use ums_nest::protocol::{NestStatus, Reply, Request};
@@ -122,6 +123,7 @@ impl Embedded {
                 image_at_source: false,
                 image_at_destination: false,
                 image_bytes: Bytes::ZERO,
+                special_files: SpecialFiles::default(),
                 blockers: Vec::new(),
             },
         };

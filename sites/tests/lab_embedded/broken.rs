@@ -82,6 +82,29 @@ async fn lab_an_archive_that_is_cut_leaves_nothing() {
     log_has(b, &name, "HUP").await;
 }
 
+/// A plan says it before; a source that has hidden it from its plan is refused where the files are written.
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_a_device_that_no_plan_spoke_of_is_not_made() {
+    let pair = Pair::new();
+    let Pair { a, b, .. } = &pair;
+    let name = pair.run("signals", &["signals"]).await;
+    let upper = pair.state("a").join("services/signals/upper");
+    let planted =
+        std::process::Command::new("mknod").arg(upper.join("memory")).args(["c", "1", "1"]).status();
+    assert!(planted.unwrap().success());
+    let found = a.service_facts(&name).await.unwrap().special_files;
+    assert_eq!((found.device.as_deref(), found.set_uid), (Some("memory in its root"), None));
+    arm(a, b, &name, Epoch(1)).await.unwrap();
+    let (archive, dumped) = dump(a, &name, Epoch(1)).await;
+    dumped.unwrap();
+    let refused = restore(b, &name, Epoch(1), &archive).await.unwrap_err();
+    assert_eq!((refused.code, &*refused.hint), (ErrorCode::Refused, FilePolicy::DEVICES), "{refused}");
+    b.discard(&name, Epoch(1)).await.unwrap();
+    assert_nothing_left(&pair.state("b"), 0xb1);
+    a.thaw(&name, Epoch(1)).await.unwrap();
+    assert_eq!(copy(a, &name).await, CopyState::Running);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lab_what_cannot_be_armed_leaves_nothing() {
     let pair = Pair::new();

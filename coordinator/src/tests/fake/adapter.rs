@@ -11,7 +11,7 @@ use ums_model::message::RestoreRequirements;
 use ums_model::names::{Bytes, Digest, Epoch, Fingerprint, ServiceName};
 use ums_model::phase::Approach;
 use ums_model::plan::{CgroupLayout, PortInUse, ServiceFacts, SiteFacts};
-use ums_model::policy::FilePolicy;
+use ums_model::policy::{FilePolicy, SpecialFiles};
 use ums_model::spec::{ImageRef, ServiceSpec};
 use ums_sites::adapter::{
     Blob, CopyState, Dump, Dumped, ImageRequest, NestStream, Restore, Restored, ServiceStatus, SiteAdapter,
@@ -80,6 +80,7 @@ impl SiteAdapter for Fake {
                 && blobs.iter().all(|blob| state.blobs.contains_key(&blob.digest)),
             image_at_destination: false,
             image_bytes: blobs.iter().map(|blob| blob.size).sum(),
+            special_files: SpecialFiles::default(),
             blockers: state.blockers.clone(),
         })
     }

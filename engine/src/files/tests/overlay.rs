@@ -139,6 +139,8 @@ fn what_a_service_changed_arrives() {
         let size = tree_size(open_root(&source.upper).unwrap(), TRUSTING.limits).unwrap();
         assert_eq!(size.entries, before.len() as u64);
         assert!(size.bytes.get() < 1 << 20, "{}", size.bytes);
+        // Whiteouts are no devices.
+        assert_eq!((size.set_uid.as_deref(), size.device.as_deref()), (Some("program"), Some("null")));
     });
 }
 
