@@ -8,11 +8,8 @@
 use ums_model::action::{Action, Alarm};
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Epoch, MigrationId};
-use ums_model::source;
-use ums_model::standing::{Record, Standing};
 use ums_sites::adapter::SiteAdapter;
 
-use crate::act::after;
 use crate::core::Core;
 use crate::desk::Lane;
 
@@ -31,7 +28,7 @@ impl<S: SiteAdapter> Core<S> {
             %service, %standing, nest = %epoch,
             "the nest of a service has seen a newer epoch than the journal: the journal was put back to an older copy"
         );
-        let Some(records) = superseded(&standing, epoch) else {
+        let Some(records) = standing.overtaken(epoch) else {
             lane.raise(Some((standing.epoch(), Alarm::Stuck)));
             let message = format!(
                 "the journal says that service {service} is {standing} here, but its nest has seen epoch {epoch}"
@@ -43,13 +40,4 @@ impl<S: SiteAdapter> Core<S> {
         let report = Action::Report { epoch, alarm: Alarm::Superseded };
         self.perform(lane, migration, vec![Action::Freeze, report]).await.map(drop)
     }
-}
-
-/// The records that lead from `standing` to a copy that is kept for an operator; `None` where the rules allow none,
-/// because the service is on its way in and nothing of it may run anyway.
-fn superseded(standing: &Standing, epoch: Epoch) -> Option<Vec<Record>> {
-    let superseded = Record::Source(source::Step::Superseded.at(epoch));
-    // A name that rests, or was never heard of, has a copy all the same.
-    let ways = [vec![superseded], vec![Record::Created, superseded]];
-    ways.into_iter().find(|records| after(standing, records).is_ok())
 }

@@ -212,18 +212,14 @@ async fn ask<S: SiteAdapter>(
 }
 
 /// The word of the other site for a source that comes back: without a COMMIT it may thaw by itself, unless an operator has
-/// let the copy at the destination run meanwhile. `None`: it is no such source, or nobody answers in time.
+/// let the copy at the destination run meanwhile, or the journal was put back to an older copy. `None`: it is no such source,
+/// or nobody answers in time.
 pub(crate) async fn word_for_returning<S: SiteAdapter>(
     core: &Core<S>,
     standing: &Standing,
     row: &MigrationRow,
 ) -> Option<Answer> {
-    let Half::Source(half) = standing.role() else { return None };
-    let is_stopped = matches!(
-        half.stage(),
-        source::Stage::Frozen | source::Stage::Held { .. } | source::Stage::Aborted { frozen: true }
-    );
-    if !is_stopped {
+    if !standing.asks_on_return() {
         return None;
     }
     let about = About { migration: row.id, service: row.service.clone(), epoch: standing.epoch() };

@@ -20,7 +20,8 @@
 //!                                                     ▼ LostHeard                  │
 //!                                                    Lost                          │
 //! ```
-//! Not drawn: `Reserved` and `Restoring` lead to `Refused` by `RefusedWritten`, when the restore fails. From `Idle`,
+//! Not drawn: `Reserved` and `Restoring` lead to `Refused` by `RefusedWritten`, when the restore fails, and to `Stuck` where the
+//! copy runs all the same: then the journal was put back to an older one. From `Idle`,
 //! `Refused`, `Aborted` and `Lost` only a *newer* epoch leads on: an offer, or a tombstone for an offer that is still on its
 //! way. The same holds for `Lost`: this site never runs that epoch, and it says that nobody does.
 //!
@@ -121,7 +122,8 @@ pub enum Stage {
     Aborted,
     /// A tombstone like the two before, and more: the source has said that no copy is left there either.
     Lost,
-    /// Granted, died, and may have left traces outside: only an operator can say who runs.
+    /// Granted, died, and may have left traces outside; or it runs, and this journal does not know of a grant. Only an operator
+    /// can say who runs.
     Stuck,
 }
 
@@ -162,11 +164,11 @@ pub enum Step {
     RunningWritten,
     /// No task of the tree is left, proven.
     TreeGone,
-    /// REFUSED(E): this site will never run E. Also for an epoch that was committed but of which nothing is here.
+    /// REFUSED(E): this site will never run E. Written when the nest has nothing left that it might run. Also for an epoch that was committed but of which nothing is here.
     RefusedWritten,
     /// The source said that no copy of E is left. Only behind a tombstone, or as one for an epoch whose offer never came.
     LostHeard,
-    /// Granted, gone, and REFUSED would be a lie.
+    /// REFUSED would be a lie: it was granted and has gone, or it runs and no grant is known.
     StuckDeclared,
     /// An operator took the decision upon himself.
     Resolved {
@@ -224,10 +226,11 @@ impl Destination {
         match self.stage {
             Stage::Idle => Answer::Over,
             Stage::Reserved { .. } | Stage::Restoring { .. } => Answer::Preparing,
-            Stage::Held { tree: Tree::Alive } | Stage::CommitSeen { tree: Tree::Alive } => Answer::Held,
+            Stage::Held { tree: Tree::Alive } => Answer::Held,
             // REFUSED is about to be written; before it is, it may not be said.
             Stage::Held { tree: Tree::Gone } | Stage::CommitSeen { tree: Tree::Gone } => Answer::Undecided,
-            Stage::Granted { .. } => Answer::Granted,
+            // With COMMIT the right has come; whoever does not know of a COMMIT must not take this for a copy that waits.
+            Stage::CommitSeen { tree: Tree::Alive } | Stage::Granted { .. } => Answer::Granted,
             Stage::Running => Answer::Running,
             Stage::Refused => Answer::Refused,
             Stage::Aborted => Answer::Aborted,

@@ -236,6 +236,11 @@ impl Source {
         if epoch > self.epoch {
             return Answer::NeverHeard;
         }
+        if self.stage == Stage::Superseded {
+            // What was decided, in this epoch or before, is not in this journal. A held copy may be out of date, or the only
+            // one, and what was granted here may run.
+            return Answer::Stuck;
+        }
         if epoch < self.epoch {
             return Answer::Over;
         }
@@ -243,7 +248,8 @@ impl Source {
             Stage::Preparing | Stage::Frozen | Stage::Stuck | Stage::Held { .. } => Answer::Undecided,
             // To a copy that stands HELD, what matters is that it never runs; `lost` is told, not asked for.
             Stage::Aborted { .. } | Stage::Lost => Answer::Aborted,
-            Stage::Committed { .. } | Stage::Moved | Stage::Released | Stage::Superseded => Answer::Committed,
+            Stage::Committed { .. } | Stage::Moved | Stage::Released => Answer::Committed,
+            Stage::Superseded => Answer::Stuck,
             Stage::Idle | Stage::Refused { .. } | Stage::Revoked => Answer::Over,
         }
     }

@@ -179,6 +179,30 @@ impl Standing {
         Ok(Self { role, arrivals })
     }
 
+    /// Whether a Coordinator that comes back asks the other site before it thaws what its journal lets it thaw: an operator may
+    /// have decided there meanwhile, or this journal is an older copy. Without an answer it goes on.
+    pub const fn asks_on_return(&self) -> bool {
+        use source::Stage::{Aborted, Frozen, Held, Preparing};
+        match &self.role {
+            Role::Source(half) => matches!(half.stage(), Preparing | Frozen | Held { .. } | Aborted { .. }),
+            Role::Destination(_) => false,
+        }
+    }
+
+    /// What a nest means that has seen `epoch`, newer than all that this journal knows. The journal is written before a nest
+    /// hears of an epoch, so this one was put back to an older copy, or begun anew. What was decided since is not known here:
+    /// the service may have been given away. The records lead to a copy that is kept, stopped, for an operator; `None` where
+    /// the rules allow none, because the service is on its way in and nothing of it may run anyway.
+    pub fn overtaken(&self, epoch: Epoch) -> Option<Vec<Record>> {
+        let superseded = Record::Source(source::Step::Superseded.at(epoch));
+        let after = |records: &Vec<Record>| {
+            records.iter().try_fold(self.clone(), |standing, record| standing.apply(*record))
+        };
+        // A name that rests, or was never heard of, has a copy all the same.
+        let ways = [vec![superseded], vec![Record::Created, superseded]];
+        ways.into_iter().find(|records| after(records).is_ok())
+    }
+
     /// The state after all of `records`, from a name that was never heard of. This is recovery: replay.
     pub fn replay(records: impl IntoIterator<Item = Record>) -> Result<Self, IllegalEvent> {
         records.into_iter().try_fold(Self::default(), |state, record| state.apply(record))

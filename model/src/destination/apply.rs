@@ -92,8 +92,11 @@ fn next(stage: Stage, step: Step) -> Result<Stage, &'static str> {
         (Stage::Refused | Stage::Aborted, Step::LostHeard) => Ok(Stage::Lost),
         (_, Step::LostHeard) => Err("what is lost here was refused or aborted before"),
 
-        (Stage::Granted { tree: Gone, .. }, Step::StuckDeclared) => Ok(Stage::Stuck),
-        (_, Step::StuckDeclared) => Err("stuck is a granted tree that is gone and may have left traces"),
+        (Stage::Granted { tree: Gone, .. }, Step::StuckDeclared)
+        | (Stage::Reserved { .. } | Stage::Restoring { .. }, Step::StuckDeclared) => Ok(Stage::Stuck),
+        (_, Step::StuckDeclared) => Err(
+            "stuck is a granted tree that is gone and may have left traces, or one that runs and was never granted",
+        ),
 
         (Stage::Held { tree } | Stage::CommitSeen { tree }, Step::Resolved { verdict }) => {
             match (verdict, tree) {

@@ -23,10 +23,17 @@ impl Destination {
     /// and the facts count. Safe to call again at any time.
     pub fn recover(&self, facts: Facts) -> Vec<Action> {
         match self.stage {
-            // What was streaming in is lost, so this attempt cannot be finished; the source is told soon.
-            Stage::Reserved { .. } | Stage::Restoring { .. } => {
-                vec![self.write(Step::RefusedWritten), Action::Discard, self.state(Answer::Refused)]
+            // What is being built does not run: the journal is older than the grant. Nobody may be told that nothing of it is
+            // here.
+            Stage::Reserved { .. } | Stage::Restoring { .. } if facts.copy == CopyState::Running => {
+                let declared = [self.write(Step::StuckDeclared), Action::Freeze];
+                declared
+                    .into_iter()
+                    .chain([self.state(Answer::Stuck), self.report(Alarm::Contradiction)])
+                    .collect()
             }
+            // What was streaming in is lost, so this attempt cannot be finished; the source is told soon.
+            Stage::Reserved { .. } | Stage::Restoring { .. } => self.refused().to_vec(),
             _ => self.settle(facts),
         }
     }
@@ -216,8 +223,8 @@ impl Destination {
                     .chain(self.resume())
                     .collect()
             }
-            // The source's journal has lost this epoch: its word is not enough to destroy what may be the only copy.
-            (CopyState::Frozen, Some(Answer::NeverHeard)) => vec![self.report(Alarm::Stuck)],
+            // The source's journal has lost what it decided: its word is not enough to destroy what may be the only copy.
+            (CopyState::Frozen, Some(Answer::NeverHeard | Answer::Stuck)) => vec![self.report(Alarm::Stuck)],
             (CopyState::Frozen, _) => vec![self.state(Answer::Held), tell(self.epoch, Word::Query)],
         }
     }
@@ -234,9 +241,13 @@ impl Destination {
     }
 
     fn refuse(&self, tree: Tree) -> Vec<Action> {
-        self.tree_gone(tree)
-            .chain([self.write(Step::RefusedWritten), Action::Discard, self.state(Answer::Refused)])
-            .collect()
+        self.tree_gone(tree).chain(self.refused()).collect()
+    }
+
+    /// The deed first: it is the nest that knows whether the copy may run, or be started, and then it refuses. Where this
+    /// journal is older than a grant, a REFUSED without that would let the source run a second one.
+    fn refused(&self) -> [Action; 3] {
+        [Action::Discard, self.write(Step::RefusedWritten), self.state(Answer::Refused)]
     }
 
     fn tree_gone(&self, tree: Tree) -> impl Iterator<Item = Action> {

@@ -304,8 +304,11 @@ fn legal(state: Destination, actions: &[Action]) {
             Action::Thaw => assert!(now.may_run(), "{state}: {actions:?}"),
             Action::Open => assert_eq!(now.stage(), Stage::Running, "{state}: {actions:?}"),
             Action::Discard => {
+                // Or where a REFUSED follows, which the nest must agree with.
                 let over = matches!(now.stage(), Stage::Refused | Stage::Aborted | Stage::Lost);
-                assert!(over, "{state}: {actions:?}");
+                let refused =
+                    Action::Write { record: Record::Destination(Step::RefusedWritten.at(now.epoch())) };
+                assert!(over || actions.contains(&refused), "{state}: {actions:?}");
             }
             Action::Write { .. } | Action::Release => panic!("not the destination's: {action:?}"),
             Action::Freeze | Action::Bury | Action::Tell { .. } | Action::Report { .. } => {}

@@ -95,7 +95,7 @@ impl Model for Sites {
         let mut properties = vec![
             Property::<Self>::always(SAFE, |_, world| world.broken.is_none() && always(world).is_ok()),
             Property::<Self>::always(LIVE, |sites, world| {
-                world.broken.is_some() || sites.rest(world).is_ok()
+                world.broken.is_some() || !world.comes_to_rest() || sites.rest(world).is_ok()
             }),
             // A search that never saw these did not search.
             Property::<Self>::sometimes("it moves", |sites, world| sites.rest(world) == Ok(Rest::Moved)),

@@ -16,6 +16,13 @@ pub(crate) struct Bounds {
     pub(crate) weakness: Option<Weakness>,
 }
 
+impl World {
+    /// Whether it must come to rest by itself once everything is repaired.
+    pub(crate) fn comes_to_rest(&self) -> bool {
+        true
+    }
+}
+
 impl Bounds {
     /// Whether it may come to rest only with an operator.
     pub(crate) fn may_be_stuck(self) -> bool {

@@ -108,7 +108,9 @@ fn wish(world: &World, at: usize, epoch: Epoch, wish: Wish, wanted: &[CopyState]
     let site = &world.sites[at];
     let Some(record) = site.nest else { return vec![Done::Not(world.clone())] };
     let Ok(decision) = record.decide(epoch, wish, site.seen()) else { return vec![Done::Not(world.clone())] };
-    if decision.deed == Deed::End && site.copy == CopyState::Running {
+    // One that nobody has heard may be ended by a journal that has lost its grant.
+    let may_end = world.is_put_back() && record.is_fenced();
+    if decision.deed == Deed::End && site.copy == CopyState::Running && !may_end {
         return vec![Done::Wrong(format!("site {at} ends a copy that runs"))];
     }
     let after = match decision.record.map_or(Ok(record), |event| record.apply(event)) {

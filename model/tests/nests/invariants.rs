@@ -7,18 +7,22 @@ use ums_model::standing::Standing;
 use crate::claims::{REPAIR_ROUNDS, Rest, Rested, has_claim, lost_at_both, the_past_is_over};
 use crate::deeds;
 use crate::steps::{acts, comes_home};
-use crate::world::World;
+use crate::world::{Kept, World};
 
 /// In every single state: one right, one running copy, that one where the right is, and no nest elsewhere that would
 /// start another one if its host came up now.
 pub(crate) fn always(world: &World) -> Result<(), String> {
     let has_right = |at: usize| world.sites[at].standing.has_right();
-    if has_right(0) && has_right(1) {
-        return Err("both sites hold the run-right".into());
-    }
     let running = |at: usize| world.sites[at].copy == CopyState::Running;
     if running(0) && running(1) {
         return Err("both copies run".into());
+    }
+    // What a journal says that was put back means nothing, until nest or peer have contradicted it.
+    if world.is_put_back() {
+        return Ok(());
+    }
+    if has_right(0) && has_right(1) {
+        return Err("both sites hold the run-right".into());
     }
     for at in [0, 1] {
         if running(at) && !has_right(at) {
@@ -43,6 +47,9 @@ pub(crate) fn bare(mut world: World) -> World {
     for site in &mut world.sites {
         site.todo.clear();
         site.late = None;
+        if let Kept::Copy(_) = site.kept {
+            site.kept = Kept::Nothing;
+        }
     }
     world
 }

@@ -9,7 +9,7 @@ use ums_model::source;
 use ums_model::standing::{Record, Role};
 
 use crate::deeds;
-use crate::world::{Late, Todo, Weakness, World};
+use crate::world::{Kept, Late, Todo, Weakness, World};
 
 /// What happened, for the story of a violation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub(crate) enum Happening {
     /// The copy, its keeper or its container is gone.
     CopyDies,
     MachineCrash,
+    /// A snapshot of its disk is taken.
+    Snapshot,
+    /// The journal is put back to the snapshot.
+    PutBack,
 }
 
 /// One possible next state, or the violation on the way to it.
@@ -79,7 +83,15 @@ pub(crate) fn successors(world: &World) -> Vec<Next> {
             }
         } else {
             for (happening, todo) in undertakings(world, at) {
-                push(happening, change(&|next| next.begin(at, todo.clone())));
+                push(
+                    happening,
+                    change(&|next| {
+                        if let Kept::PutBack { fresh } = &mut next.sites[at].kept {
+                            *fresh = false;
+                        }
+                        next.begin(at, todo.clone())
+                    }),
+                );
             }
         }
         if let Some((epoch, wanted)) = site.late {
@@ -100,6 +112,25 @@ pub(crate) fn successors(world: &World) -> Vec<Next> {
                     Ok(())
                 }),
             );
+        }
+        if world.bounds.rolls_back == Some(at) {
+            match &site.kept {
+                Kept::Nothing => push(
+                    Happening::Snapshot,
+                    change(&|next| {
+                        next.sites[at].kept = Kept::Copy(site.standing.clone());
+                        Ok(())
+                    }),
+                ),
+                Kept::Copy(copy) if *copy != site.standing => push(
+                    Happening::PutBack,
+                    change(&|next| {
+                        next.put_back(at);
+                        Ok(())
+                    }),
+                ),
+                _ => {}
+            }
         }
         push(Happening::NestDies, change(&|next| next.settle(at)));
         if may_start(world, at) {
@@ -138,7 +169,8 @@ fn may_start(world: &World, at: usize) -> bool {
         (Some(Weakness::StartWithoutAsking), Some(_)) => true,
         (Some(Weakness::StartBehindTheFence), Some(record)) => record.may_run(),
         (_, Some(record)) => {
-            let by_user = site.standing.is_home()
+            let by_user = site.kept != (Kept::PutBack { fresh: true })
+                && site.standing.is_home()
                 && site.todo.is_empty()
                 && comes_home(world, at, site.epoch()).is_some();
             record.may_start() || by_user
@@ -173,6 +205,16 @@ fn undertakings(world: &World, at: usize) -> Vec<(Happening, Vec<Todo>)> {
     let standing = &site.standing;
     let epoch = site.epoch();
     let mut all = Vec::new();
+    if let Some(todo) = overtaken(world, at) {
+        return vec![(Happening::Tick, todo)];
+    }
+    // A Coordinator that comes back asks the other site before it does anything, and it is answered.
+    if site.kept == (Kept::PutBack { fresh: true }) {
+        let answer = world.sites[1 - at].standing.answer(epoch);
+        let asks = standing.asks_on_return() && world.bounds.weakness != Some(Weakness::PeerUnasked);
+        let other = asks.then_some(answer);
+        return vec![(Happening::Tick, acts(world, at, standing.recover(world.facts(at, other))))];
+    }
     if standing.is_home() && site.copy == CopyState::Running && epoch < Epoch(world.bounds.epochs) {
         let next = epoch.next();
         let todo = vec![source(source::Step::Started, next), tell(next, Word::Offer)];
@@ -196,7 +238,10 @@ fn undertakings(world: &World, at: usize) -> Vec<(Happening, Vec<Todo>)> {
                 ];
                 all.push((Happening::Restore, todo));
             }
-            all.push((Happening::LeaseRunsOut, acts(world, at, half.lease_expired())));
+            // It ends with the Coordinator that gave it; where that makes no difference it may as well run out later.
+            if !matches!(site.kept, Kept::PutBack { .. }) {
+                all.push((Happening::LeaseRunsOut, acts(world, at, half.lease_expired())));
+            }
         }
     }
     all.push((Happening::Tick, acts(world, at, standing.recover(world.facts(at, None)))));
@@ -212,6 +257,15 @@ fn undertakings(world: &World, at: usize) -> Vec<(Happening, Vec<Todo>)> {
     }
     all.retain(|(_, todo)| !todo.is_empty());
     all
+}
+
+/// What a Coordinator does whose nest has seen a newer epoch than its journal.
+fn overtaken(world: &World, at: usize) -> Option<Vec<Todo>> {
+    let site = &world.sites[at];
+    let seen = site.nest.filter(|_| world.bounds.weakness != Some(Weakness::NestUnasked))?.epoch();
+    let records = (seen > site.epoch()).then(|| site.standing.overtaken(seen))?;
+    let writes = records.unwrap_or_default().into_iter().map(|record| Todo::Act(Action::Write { record }));
+    Some(writes.chain([Todo::Act(Action::Freeze)]).collect())
 }
 
 /// What the rules want, without what would change nothing.

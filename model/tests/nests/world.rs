@@ -15,6 +15,8 @@ pub(crate) struct Bounds {
     pub(crate) epochs: u64,
     /// Whether what a dead Coordinator has asked its nest for may be done at any later time.
     pub(crate) late: bool,
+    /// A site whose journal may be put back to an older copy, once.
+    pub(crate) rolls_back: Option<usize>,
     pub(crate) weakness: Option<Weakness>,
 }
 
@@ -44,6 +46,10 @@ pub(crate) enum Weakness {
     EpochLowered,
     /// A service that is at home is started only if its nest knows that already.
     NotTakenHome,
+    /// Nobody looks whether a nest has seen a newer epoch than the journal.
+    NestUnasked,
+    /// A source that comes back does not ask the other site.
+    PeerUnasked,
     /// The source keeps it to itself that the service is lost.
     LostUnsaid,
 }
@@ -66,6 +72,17 @@ pub(crate) enum Late {
     ComeHome,
 }
 
+/// What became of a journal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Kept {
+    /// There is no copy of it.
+    Nothing,
+    /// A copy, as a snapshot of the disk has one.
+    Copy(Standing),
+    /// The copy is the journal now. `fresh`: its Coordinator has not looked at anything yet.
+    PutBack { fresh: bool },
+}
+
 /// One site. What survives everything: `standing`, the journal of its Coordinator, and `nest`, the record of its nest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Site {
@@ -79,6 +96,7 @@ pub(crate) struct Site {
     pub(crate) copy: CopyState,
     /// What a Coordinator that is dead has asked for.
     pub(crate) late: Option<(Epoch, Late)>,
+    pub(crate) kept: Kept,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,7 +119,7 @@ pub(crate) struct World {
 
 impl Site {
     fn new(standing: Standing, nest: Option<nest::Record>, copy: CopyState) -> Self {
-        Self { standing, todo: Vec::new(), nest, copy, late: None }
+        Self { standing, todo: Vec::new(), nest, copy, late: None, kept: Kept::Nothing }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -171,6 +189,35 @@ impl World {
         }
     }
 
+    /// Whether a journal is not what it was: then only an operator may know who runs the service.
+    pub(crate) fn is_put_back(&self) -> bool {
+        self.sites.iter().any(|site| matches!(site.kept, Kept::PutBack { .. }))
+    }
+
+    /// Whether it must come to rest by itself once everything is repaired.
+    pub(crate) fn comes_to_rest(&self) -> bool {
+        !self.is_put_back()
+    }
+
+    /// The journal of a site becomes an older copy. Its Coordinator ends before that, and with it every connection: what was
+    /// said and not heard, and a dump that was sent to it, come never. (A COMMIT that is still on its way when its journal is
+    /// put back can be contradicted by nobody.)
+    pub(crate) fn put_back(&mut self, at: usize) {
+        let Kept::Copy(copy) = std::mem::replace(&mut self.sites[at].kept, Kept::PutBack { fresh: true })
+        else {
+            return;
+        };
+        let site = &mut self.sites[at];
+        site.standing = copy;
+        site.todo.clear();
+        site.late = None;
+        self.said.clear();
+        if matches!(self.sites[at].standing.role(), Role::Destination(_)) {
+            self.dumps = Epochs::default();
+        }
+        self.listen();
+    }
+
     pub(crate) fn facts(&self, at: usize, other: Option<Answer>) -> Facts {
         Facts { copy: self.sites[at].copy, other, writes_outside: false }
     }
@@ -188,7 +235,7 @@ impl World {
                 Todo::Act(Action::Report {
                     alarm: alarm @ (Alarm::Superseded | Alarm::Contradiction),
                     ..
-                }) => {
+                }) if !self.is_put_back() => {
                     return Err(format!(
                         "site {at} meets {alarm}, which needs a journal that was rolled back"
                     ));
@@ -246,7 +293,11 @@ impl World {
 
     /// The oldest epoch that still means something to a site.
     pub(crate) fn present(&self) -> Epoch {
-        self.sites[0].epoch().min(self.sites[1].epoch())
+        let oldest = |site: &Site| match &site.kept {
+            Kept::Copy(copy) => copy.epoch().min(site.epoch()),
+            _ => site.epoch(),
+        };
+        oldest(&self.sites[0]).min(oldest(&self.sites[1]))
     }
 
     /// The copy at a site dies: by itself, with its keeper, with its container, with its host.
@@ -291,6 +342,8 @@ impl World {
         self.sites[at].copy = CopyState::Running;
         let (standing, epoch) = (&self.sites[at].standing, self.sites[at].epoch());
         match standing.role() {
+            // What a journal says about an epoch that was put back is not what happened in it.
+            _ if self.is_put_back() => Ok(()),
             Role::Destination(_) if self.stale.contains(epoch) => {
                 Err(format!("site {at} runs a copy of {epoch} that is older than what ran at the source"))
             }
@@ -308,6 +361,7 @@ impl World {
     fn open(&mut self, at: usize) -> Result<(), String> {
         let standing = &self.sites[at].standing;
         match standing.role() {
+            _ if self.is_put_back() => {}
             // Asked for before its migration began.
             Role::Source(_) if standing.has_right() => {}
             Role::Destination(_) if standing.is_home() => self.spoke.insert(standing.epoch()),
