@@ -8,6 +8,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// A file of `/proc/PID`. Programs and threads may have names that are no text; what is not is replaced.
+pub fn text(process: impl Display, file: &str) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&std::fs::read(format!("/proc/{process}/{file}"))?).into_owned())
+}
+
 /// What `/proc/PID/stat` says of a process, or of a thread (proc_pid_stat(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
@@ -30,7 +35,7 @@ pub struct Stat {
 impl Stat {
     /// Reads it; `process` is a number or `self`. `None` if there is no such process.
     pub fn of(process: impl Display) -> Option<Self> {
-        Self::parse(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
+        Self::parse(&text(process, "stat").ok()?)
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -130,6 +135,19 @@ mod tests {
         assert_eq!(of('Z', 0x0040_0140), (true, true));
         // Killed, and waiting in the kernel for what is below it.
         assert_eq!(of('S', 0x0040_0144), (false, true));
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let program =
+            dir.path().join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"caf\xe9"));
+        std::fs::copy("/bin/cat", &program).unwrap();
+        let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let stat = Stat::of(child.id()).unwrap();
+        assert!(stat.name.starts_with("caf") && !stat.is_ending(), "{stat:?}");
+        stat.kill();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) fn observe(nest: &Nest) -> Result<ServiceFacts, WireError> {
         tracing::info!(unchecked, "not everything about the service could be looked at");
     }
     Ok(ServiceFacts {
-        running: nest.is_alive(),
+        running: nest.is_alive() && !crate::harm::is_known(&crate::layout::harm()),
         migrating: None,
         approach: Approach::Container,
         memory: processes.memory,

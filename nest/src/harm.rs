@@ -53,14 +53,12 @@ pub(crate) fn judge(path: &Path, images: &Path) {
     }
 }
 
-/// Stops a copy that lost CRIU and nest in the middle of a dump, as soon as the next nest is there: nobody knows what it
-/// does. One whose CRIU lives is in its hands. Whether it may go on is seen when the nest settles, and what fails here
-/// fails there.
+/// Stops a copy that a dump has harmed, as soon as that is known: when the next nest is there, or when its CRIU has ended.
+/// One whose CRIU lives is in its hands. Whether it may go on is seen when it is settled, and what fails here fails there.
 pub(crate) async fn hold(cgroup: &Cgroup, within: Duration) {
-    if running().is_some() {
-        return;
+    if let Ok(None) = running() {
+        judge(&harm(), &images());
     }
-    judge(&harm(), &images());
     if is_known(&harm())
         && let Err(error) = cgroup.freeze_async(within).await
     {

@@ -61,6 +61,8 @@ impl Nest {
             tracing::warn!(%error, "cannot forget how the service ended before");
         }
         crate::harm::clear(&harm_path());
+        // They were kept for whoever judges.
+        images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Internal, &error))?;
         if let Err(error) = self.create_and_start().await {
             let _ = self.runc.delete().await;
             // It is still the service that ended before: its restart policy looks at how.

@@ -91,9 +91,7 @@ pub async fn serve(dir: &Path, stdio: [OwnedFd; 3]) -> Result<(), WireError> {
     let deadlines = DeadlinesFile::of(&dir);
     let cgroup =
         Cgroup::of_container(&Path::new("/").join(&recipe.cgroup)).map_err(|error| internal(&error))?;
-    if record.right() == Right::Dumping {
-        crate::harm::hold(&cgroup, deadlines.read().stand_still).await;
-    }
+    crate::harm::hold(&cgroup, deadlines.read().stand_still).await;
     let inner =
         crate::mounts::provide_namespaces(&recipe, record.right()).map_err(|error| internal(&error))?;
     let Deadlines { network, warm_up: patience, .. } = deadlines.read();

@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 use ums_engine::criu::dump::{ArmedDump, DumpError, DumpRequest};
 use ums_engine::criu::running::running;
 use ums_engine::files::{FilesError, ReadOptions, TreeForm, TreeItem, open_root, read_tree};
-use ums_engine::images::{self, Chunk, Tail, Tmpfs};
+use ums_engine::images::{self, Chunk, Tail, TailError, Tmpfs};
 use ums_engine::userns::IdRange;
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::Epoch;
@@ -48,6 +48,7 @@ impl Nest {
     ) -> Result<DumpedCopy, WireError> {
         let _life = self.life.lock().await;
         self.decide(epoch, Wish::Dump)?;
+        crate::harm::none(&harm_path(), &self.recipe.spec.name)?;
         if !self.is_alive() {
             let message =
                 format!("service {} does not run, so there is nothing to move", self.recipe.spec.name);
@@ -63,18 +64,19 @@ impl Nest {
                 Err(error) => Err(failure(ErrorCode::LinkCut, &error)),
             },
             Err(error) => {
-                // The receiver may be gone, which is why we are here.
+                // First: the service does not wait for a receiver, which may be gone.
+                let undone = self.undo_dump(epoch).await;
                 let _ = archive.abort(&error.message).await;
-                match self.undo_dump(epoch).await {
-                    Ok(()) => Err(error),
-                    Err(undo) => {
+                undone.map_or_else(
+                    |undo| {
                         let message = format!(
                             "{}; and the service could not be thawed: {}",
                             error.message, undo.message
                         );
                         Err(WireError::new(ErrorCode::Stuck, message))
-                    }
-                }
+                    },
+                    |()| Err(error.clone()),
+                )
             }
         }
     }
@@ -112,36 +114,21 @@ impl Nest {
         let (mut tail, complete) = Tail::of(&images_dir());
         let mut sent = Images::default();
         crate::harm::doubt(&harm_path()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
-        let mut dumping = std::pin::pin!(armed.run(|| async { Ok(()) }));
-        // Also where nobody takes the images any more: CRIU would not hear of it before it has written all memory, and only
-        // who waits for its end can mend what it leaves if it is killed.
-        let mut unsent = None;
-        let mut more = true;
-        let result = loop {
-            tokio::select! {
-                biased;
-                result = &mut dumping => break known(result),
-                chunk = tail.next(), if more => match chunk {
-                    Ok(Some(chunk)) if unsent.is_none() => unsent = sent.send(archive, chunk).await.err(),
-                    // Taken all the same, or they would fill the memory.
-                    Ok(Some(_)) => {}
-                    Ok(None) => more = false,
-                    Err(error) => {
-                        unsent.get_or_insert(failure(ErrorCode::DumpFailed, &error));
-                        more = false;
-                    }
-                },
+        let dumping = async {
+            let result = known(armed.run(|| async { Ok(()) }).await);
+            match result {
+                Ok(_) => complete.finish(),
+                // That ends the images as well.
+                Err(_) => drop(complete),
             }
+            result
         };
-        if let Some(error) = unsent {
-            return Err(error);
-        }
-        let dumped = result?;
+        // Beside it, never in its way: whoever does not listen to CRIU does not hear of its death. So it is waited for, too,
+        // where nobody takes the images any more; CRIU would not hear of that before it has written all memory.
+        let (dumped, passed) = tokio::join!(dumping, pass_on(archive, &mut tail, &mut sent));
+        passed?;
+        let dumped = dumped?;
         let dump_ms = dumped.frozen.duration_since(dumped.stopping).as_secs_f64() * 1e3;
-        complete.finish();
-        while let Some(chunk) = tail.next().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))? {
-            sent.send(archive, chunk).await?;
-        }
         let memory_bytes = sent.bytes;
         images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         let tasks = dumped.tasks.processes;
@@ -192,11 +179,14 @@ impl Nest {
     /// migration. Ok = the copy runs if it lives, and may be started if not. Safe to repeat.
     pub(crate) async fn come_home(&self, epoch: Epoch) -> Result<(), WireError> {
         let deed = self.grant(epoch, Wish::ComeHome)?;
+        // One that was harmed stands still until it is started anew.
+        if crate::harm::is_known(&harm_path()) {
+            return Ok(());
+        }
         self.act(deed).await
     }
 
-    /// Undoes a dump at any point of it. A dump whose CRIU still runs cannot occur here: whoever runs it waits for
-    /// its end, and a nest that starts anew waits for a predecessor's.
+    /// Undoes a dump at any point of it, when its CRIU has ended.
     pub(crate) async fn undo_dump(&self, epoch: Epoch) -> Result<(), WireError> {
         self.wait_for_orphans().await?;
         // The record first: a nest that dies right after it does the rest when it starts again; the other way round a
@@ -259,15 +249,22 @@ impl Nest {
     /// that nobody answers it any more and ends by itself; killing it could leave its parasite in the service.
     pub(crate) async fn wait_for_orphans(&self) -> Result<(), WireError> {
         let deadline = tokio::time::Instant::now() + self.deadlines().orphan;
-        while let Some(pid) = running() {
+        loop {
+            let found = match running() {
+                Ok(None) => break,
+                Ok(Some(pid)) => {
+                    format!("an earlier criu (pid {pid} in the nest's pid namespace) does not end")
+                }
+                Err(error) => format!("it cannot be told whether an earlier criu has ended: {error}"),
+            };
             if tokio::time::Instant::now() >= deadline {
-                let message = format!("an earlier criu (pid {pid} in the nest's pid namespace) does not end");
+                let message = found;
                 return Err(WireError::new(ErrorCode::Stuck, message)
                     .with_hint("look at what it waits for, then try again: ums migrate"));
             }
             tokio::time::sleep(ORPHAN_POLL).await;
         }
-        crate::harm::judge(&harm_path(), &images_dir());
+        crate::harm::hold(&self.cgroup, self.deadlines().stand_still).await;
         Ok(())
     }
 }
@@ -291,6 +288,25 @@ fn images_limit() -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kibibytes.map_or(FALLBACK_LIMIT, |free| (free * 1024).saturating_sub(HEADROOM).max(HEADROOM))
+}
+
+/// Passes the images on while they are written. To the end also where nobody takes them any more: they would fill the
+/// memory.
+async fn pass_on<W: AsyncWrite + Unpin>(
+    archive: &mut ArchiveWriter<'_, W>,
+    tail: &mut Tail,
+    sent: &mut Images,
+) -> Result<(), WireError> {
+    let mut taken = Ok(());
+    loop {
+        match tail.next().await {
+            Ok(Some(chunk)) if taken.is_ok() => taken = sent.send(archive, chunk).await,
+            Ok(Some(_)) => {}
+            // Why there is no dump is told by the dump.
+            Ok(None) | Err(TailError::Incomplete { .. }) => return taken,
+            Err(error) => return taken.and(Err(failure(ErrorCode::DumpFailed, &error))),
+        }
+    }
 }
 
 /// The images on their way, one after the other.
@@ -371,6 +387,8 @@ async fn send_tree<W: AsyncWrite + Unpin>(
 /// Notes what the end of a dump means for the copy, before anybody can ask for a thaw.
 fn known<T>(result: Result<T, DumpError>) -> Result<T, WireError> {
     match &result {
+        // Seen while CRIU may still have it in its hands: the doubt stays until CRIU has ended.
+        Err(DumpError::Harmed { .. }) if !matches!(running(), Ok(None)) => {}
         Err(error @ DumpError::Harmed { .. }) => {
             crate::harm::note(&harm_path(), &ums_model::error::chain(error));
         }

@@ -1,7 +1,5 @@
 //! Is a tree stopped for certain: all of it frozen, and nothing else in its cgroup?
 
-use std::fs;
-
 use super::tree::{Tasks, TreeError, count_tasks, members};
 use crate::cgroup::{Cgroup, CgroupError};
 
@@ -81,7 +79,7 @@ pub fn confirm_frozen(pid: i32, cgroup: &Cgroup) -> Result<Tasks, NotFrozen> {
 
 /// Who traces a process; 0 is nobody.
 pub(super) fn tracer(pid: i32) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = crate::process::text(pid, "status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     line.and_then(|pid| pid.trim().parse().ok()).unwrap_or(0)
 }

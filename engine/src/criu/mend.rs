@@ -33,7 +33,7 @@ use tracee::Tracee;
 use traces::Traces;
 
 use crate::cgroup::Cgroup;
-use crate::process::Stat;
+use crate::process::{Stat, text};
 
 /// A tree that is whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -227,7 +227,7 @@ fn threads(pid: i32) -> Result<Vec<i32>, String> {
 
 /// How a process ended, as far as can be told.
 fn end_of(pid: i32) -> String {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = text(pid, "stat").unwrap_or_default();
     let code = stat.rsplit(' ').next().and_then(|code| code.trim().parse::<i32>().ok());
     match code {
         Some(code) if code & 0x7f != 0 => format!("signal {}", code & 0x7f),

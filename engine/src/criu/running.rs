@@ -1,6 +1,7 @@
 //! Which CRIU runs in this pid namespace, and what a dead one has left.
 
 use std::fs;
+use std::io;
 
 use crate::process::Stat;
 
@@ -10,14 +11,16 @@ use crate::process::Stat;
 /// CRIU itself is never ended. But for a service in a user namespace it has a helper of its session, which does what only
 /// the initial namespace may. If CRIU is killed, the helper waits for ever, with CRIU's socket and nothing of the service in
 /// its hands: it is killed here, and no longer reported once it is gone.
-pub fn running() -> Option<i32> {
-    let own = Stat::of("self")?.session;
-    let all = all(own);
+///
+/// `Err`: it cannot be told, so there may be one.
+pub fn running() -> io::Result<Option<i32>> {
+    let own = Stat::of("self").ok_or_else(|| io::Error::other("/proc/self/stat cannot be read"))?.session;
+    let all = all(own)?;
     for helper in all.iter().filter(|process| is_orphan(process, &all)) {
         tracing::warn!(pid = helper.pid, "a killed CRIU has left its helper, which is ended");
         helper.kill();
     }
-    all.first().map(|process| process.pid)
+    Ok(all.first().map(|process| process.pid))
 }
 
 /// Whether the leader of its session is gone. A CRIU that dumps leads its own.
@@ -26,15 +29,15 @@ fn is_orphan(process: &Stat, all: &[Stat]) -> bool {
 }
 
 /// What a service calls `criu` is in another pid namespace.
-fn all(own: i32) -> Vec<Stat> {
-    let Ok(namespace) = fs::read_link("/proc/self/ns/pid") else { return Vec::new() };
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| {
+fn all(own: i32) -> io::Result<Vec<Stat>> {
+    let namespace = fs::read_link("/proc/self/ns/pid")?;
+    let entries = fs::read_dir("/proc")?.collect::<io::Result<Vec<_>>>()?;
+    let processes = entries.into_iter().filter_map(|entry| {
         let process = Stat::of(entry.file_name().to_str()?.parse::<i32>().ok()?)?;
         let is_here = || fs::read_link(entry.path().join("ns/pid")).is_ok_and(|other| other == namespace);
         (dumps(&process, own) && is_here()).then_some(process)
-    })
-    .collect()
+    });
+    Ok(processes.collect())
 }
 
 /// Whether it is a living CRIU of another session than `own`.

@@ -54,12 +54,12 @@ pub fn tree_size(root: OwnedFd, limits: Limits) -> Result<TreeSize, FilesError> 
 
 fn is_privileged(found: &Found) -> bool {
     let (kind, mode) = (FileType::from_raw_mode(found.stat.st_mode), found.stat.st_mode);
-    let is_program = kind == FileType::RegularFile && mode & 0o111 != 0;
+    let is_file = kind == FileType::RegularFile;
     let capable = || match (&found.place, found.path.split()) {
         (Place::In(directory), Some((_, name))) => is_capable(Holder::Named(directory.as_fd(), name)),
         _ => false,
     };
-    mode & privileged_bits(kind) != 0 || (is_program && capable())
+    mode & privileged_bits(kind) != 0 || (is_file && capable())
 }
 
 /// A device 0:0 is the whiteout of an overlay.

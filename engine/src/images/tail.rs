@@ -33,8 +33,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 pub struct Tail {
     directory: PathBuf,
     complete: watch::Receiver<bool>,
-    /// Page files that have not been passed on to their end, by their numbers.
-    pages: BTreeMap<u32, Growing>,
+    /// Names of page files that have not been passed on to their end, by their numbers.
+    pages: BTreeMap<u32, String>,
+    /// The first of them.
+    first: Option<Growing>,
     /// Those that have, and how long each was then.
     passed: BTreeMap<String, u64>,
     /// What is left when CRIU is done, in reverse; `None` before.
@@ -107,6 +109,7 @@ impl Tail {
             directory: directory.to_owned(),
             complete,
             pages: BTreeMap::new(),
+            first: None,
             passed: BTreeMap::new(),
             rest: None,
             reading: None,
@@ -155,9 +158,8 @@ impl Tail {
     fn find_pages(&mut self) -> Result<(), TailError> {
         for name in self.names()? {
             let Some(number) = number_of_pages(&name) else { continue };
-            if !self.pages.contains_key(&number) && !self.passed.contains_key(&name) {
-                let pages = self.open(&name)?;
-                self.pages.insert(number, pages);
+            if !self.passed.contains_key(&name) {
+                self.pages.insert(number, name);
             }
         }
         Ok(())
@@ -185,19 +187,22 @@ impl Tail {
     /// The next piece of a page file, if one has grown, or was followed by another: then it does not grow any more.
     fn grown(&mut self, complete: bool) -> Result<Option<Chunk>, TailError> {
         // Found before it is read: so a later one was there before the end of an earlier one is seen.
-        while let Some(mut first) = self.pages.first_entry() {
-            if let Some(chunk) = first.get_mut().next(&self.directory, &mut self.totals)? {
-                return Ok(Some(chunk));
-            }
-            if self.pages.len() == 1 && !complete {
-                break;
-            }
-            if let Some((_, ended)) = self.pages.pop_first() {
-                self.passed.insert(ended.name.to_string(), ended.read);
-                return Ok(Some(ended.end(&mut self.totals)));
-            }
+        let Some(name) = self.pages.values().next() else { return Ok(None) };
+        let mut first = match self.first.take() {
+            Some(first) => first,
+            None => self.open(name)?,
+        };
+        if let Some(chunk) = first.next(&self.directory, &mut self.totals)? {
+            self.first = Some(first);
+            return Ok(Some(chunk));
         }
-        Ok(None)
+        if self.pages.len() == 1 && !complete {
+            self.first = Some(first);
+            return Ok(None);
+        }
+        self.pages.pop_first();
+        self.passed.insert(first.name.to_string(), first.read);
+        Ok(Some(first.end(&mut self.totals)))
     }
 
     /// The next piece of what is left at the end.

@@ -256,7 +256,7 @@ fn outside(keeper: KeeperId, inside: u32) -> Option<u32> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .find(|pid| {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let status = ums_engine::process::text(pid, "status").unwrap_or_default();
             let field =
                 |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
             // Everything that has lost its parent in the keeper's namespace is the keeper's child.

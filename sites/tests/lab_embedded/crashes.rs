@@ -309,7 +309,7 @@ async fn lab_a_dump_that_lost_criu_and_nest_stands_still_until_it_is_begun_anew(
     let (service, keeper) = (before.pid.unwrap(), before.keeper_pid.unwrap());
     // A dump that has ended before it could be caught has harmed nobody: the next one is tried.
     let mut epoch = E;
-    while !lose_criu(a, &name, epoch, (service, keeper), Also::Nest).await {
+    while lose_criu(a, &name, epoch, (service, keeper), Also::Nest).await != Lost::AndHarmed {
         // Its End may have arrived.
         a.thaw(&name, epoch).await.unwrap();
         epoch = epoch.next();
@@ -334,11 +334,13 @@ async fn lab_a_dump_that_lost_the_link_and_then_criu_lets_only_a_whole_copy_run(
     let pair = Pair::new();
     let Pair { a, .. } = &pair;
     let name = pair.run("signals", &["signals"]).await;
-    let (mut whole, mut harmed) = (0, 0);
+    let (mut whole, mut harmed, mut caught) = (0, 0, 0);
     for epoch in (1..=12).map(Epoch) {
         let status = a.status(&name).await.unwrap();
         let (service, keeper) = (status.pid.unwrap(), status.keeper_pid.unwrap());
-        if lose_criu(a, &name, epoch, (service, keeper), Also::Link).await {
+        let lost = lose_criu(a, &name, epoch, (service, keeper), Also::Link).await;
+        caught += u32::from(lost != Lost::Not);
+        if lost == Lost::AndHarmed {
             harmed += 1;
             assert_eq!(copy(a, &name).await, CopyState::Dead);
             assert_eq!(a.thaw(&name, epoch).await.unwrap_err().code, ErrorCode::Stuck);
@@ -350,8 +352,20 @@ async fn lab_a_dump_that_lost_the_link_and_then_criu_lets_only_a_whole_copy_run(
             a.signal(&name, 1).await.unwrap();
         }
     }
-    println!("{whole} whole, {harmed} harmed");
+    println!("{whole} whole, {harmed} harmed, {caught} of them met CRIU");
+    assert!(caught > 0, "CRIU was never met");
     log_has(a, &name, "HUP").await;
+}
+
+/// What became of a dump's CRIU.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// It was too fast.
+    Not,
+    /// It was killed, and the copy goes on.
+    AndWhole,
+    /// It was killed, and the copy is not let go by a thaw.
+    AndHarmed,
 }
 
 /// What goes away together with CRIU.
@@ -361,15 +375,14 @@ enum Also {
     Link,
 }
 
-/// Begins a dump, and kills CRIU as soon as it traces the service. Whether the copy is not let go by a thaw then; it is
-/// where CRIU was too fast.
+/// Begins a dump, and kills CRIU as soon as it traces the service.
 async fn lose_criu(
     site: &Embedded,
     name: &ServiceName,
     epoch: Epoch,
     (service, keeper): (u32, u32),
     also: Also,
-) -> bool {
+) -> Lost {
     let nest = nest_below(keeper).unwrap();
     let dumping = site.dump(name, epoch).await.unwrap();
     let tracer = || {
@@ -402,5 +415,9 @@ async fn lose_criu(
         nest_below(keeper).is_some_and(is_there) && site.status(name).await.is_ok()
     })
     .await;
-    site.thaw(name, epoch).await.is_err()
+    match (criu, site.thaw(name, epoch).await) {
+        (0, Ok(())) => Lost::Not,
+        (_, Ok(())) => Lost::AndWhole,
+        (_, Err(_)) => Lost::AndHarmed,
+    }
 }

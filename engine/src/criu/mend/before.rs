@@ -7,7 +7,7 @@ use std::io;
 use super::maps::{Mapping, mappings, peek};
 use super::traces::is_criu;
 use crate::cgroup::Cgroup;
-use crate::process::Stat;
+use crate::process::{Stat, text};
 
 /// A signal mask that blocks all that can be blocked, as the kernel shows it.
 const ALL: u64 = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
@@ -114,12 +114,12 @@ impl Process {
 
 impl Thread {
     fn look(pid: i32, tid: i32) -> io::Result<Self> {
-        let folder = format!("/proc/{pid}/task/{tid}");
-        let status = fs::read_to_string(format!("{folder}/status"))?;
+        let file = |name: &str| text(pid, &format!("task/{tid}/{name}"));
+        let status = file("status")?;
         let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
         let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         let mask = mask.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no SigBlk"))?;
-        let call = fs::read_to_string(format!("{folder}/syscall"))?;
+        let call = file("syscall")?;
         let number = call.split_whitespace().next().and_then(|word| word.parse::<i64>().ok());
         let masked_wait = [
             libc::SYS_ppoll,

@@ -1,6 +1,6 @@
 //! One thread, stopped and looked at by `ptrace`. All calls must come from the thread that seized it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::os::unix::fs::FileExt;
@@ -11,7 +11,7 @@ use libc::{PTRACE_GETSIGMASK, PTRACE_SETREGS, PTRACE_SETSIGMASK, PTRACE_SYSCALL}
 use libc::{c_int, c_long, user, user_regs_struct};
 
 use super::maps::mappings;
-use crate::process::Stat;
+use crate::process::{Stat, text};
 
 /// Time between two looks whether a thread has stopped.
 const LOOK_EVERY: Duration = Duration::from_micros(50);
@@ -54,7 +54,7 @@ enum Stop {
 impl Tracee {
     /// Seizes a thread, which stops as soon as it could execute an instruction.
     pub(super) fn seize(pid: i32, tid: i32) -> io::Result<Self> {
-        let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status"))?;
+        let status = text(pid, &format!("task/{tid}/status"))?;
         let filtered = status.lines().any(|line| line.starts_with("Seccomp:") && !line.ends_with('0'));
         // Otherwise the service's own filter would judge our calls.
         let options = TRACE_SYSTEM_CALLS | if filtered { SUSPEND_SECCOMP } else { 0 };
