@@ -182,9 +182,14 @@ async fn carry_out<S: SiteAdapter>(
         // Nothing to thaw, but its files are at home here again.
         let doing = format!("give service {service} back its right to be started");
         let thaw = core.site.thaw(&service, lane.standing().epoch());
-        core.within(core.config.deadlines.act, &doing, thaw)
-            .await
-            .map_err(|error| recorded(&service, &error))?;
+        core.within(core.config.deadlines.act, &doing, thaw).await.map_err(|error| {
+            // A start says the same to the nest, and ends first what a dump may have harmed.
+            let message = format!(
+                "service {service} is at home here by the verdict, but its nest does not make it ready: {}",
+                error.message
+            );
+            WireError::new(error.code, message).with_hint(format!("start it: ums start {service}"))
+        })?;
     }
     match is_settled(&lane.standing()) {
         true => Ok(()),

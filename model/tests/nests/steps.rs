@@ -215,6 +215,15 @@ fn undertakings(world: &World, at: usize) -> Vec<(Happening, Vec<Todo>)> {
         let other = asks.then_some(answer);
         return vec![(Happening::Tick, acts(world, at, standing.recover(world.facts(at, other))))];
     }
+    // Nor does it hear anybody before it has refused what it finds under way; what it had asked for may still come.
+    let is_under_way = matches!(
+        standing.role(),
+        Role::Destination(half)
+            if matches!(half.stage(), destination::Stage::Reserved { .. } | destination::Stage::Restoring { .. })
+    );
+    if site.late.is_some() && is_under_way {
+        return vec![(Happening::Tick, acts(world, at, standing.recover(world.facts(at, None))))];
+    }
     if standing.is_home() && site.copy == CopyState::Running && epoch < Epoch(world.bounds.epochs) {
         let next = epoch.next();
         let todo = vec![source(source::Step::Started, next), tell(next, Word::Offer)];
