@@ -176,7 +176,7 @@ impl Nest {
     }
 
     /// The service is at home here: undoes what a dead Coordinator has asked for, and that came after the end of its
-    /// migration. Ok = the copy runs if it lives, and may be started if not. Safe to repeat.
+    /// migration. Ok = the copy runs if it lives and is whole, and may be started if not. Safe to repeat.
     pub(crate) async fn come_home(&self, epoch: Epoch) -> Result<(), WireError> {
         let deed = self.grant(epoch, Wish::ComeHome)?;
         // One that was harmed stands still until it is started anew.

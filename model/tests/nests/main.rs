@@ -2,7 +2,8 @@
 //! any two of their steps, with what survives each: the Coordinator's journal, the nest's record, the copy, or nothing
 //! but the two files. An orchestrator starts the service whenever the nest's record lets it, and takes its container
 //! away whenever it likes. Words are lost, repeated, late and overtaken as in the `explorer`, which has more migrations
-//! and no nests. Rules and records are the code that runs (`ums_model::standing`, `ums_model::nest`), not copies of it.
+//! and no nests. Two more searches have what a dead Coordinator asked its nest for come at any later time, and a journal that is
+//! put back to an older copy of it. Rules and records are the code that runs (`ums_model::standing`, `ums_model::nest`), not copies of it.
 //!
 //! * `world`: the two sites, the network, and what each deed does to them; `said`: words in few bits;
 //! * `steps`: everything that can happen next; `deeds`: what becomes of what a nest is asked for;
