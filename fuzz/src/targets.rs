@@ -31,7 +31,7 @@ pub struct Target {
     pub factor: usize,
     /// Bytes that it may hold besides.
     pub floor: usize,
-    /// Inputs in a test.
+    /// Its share of the inputs in a test.
     pub count: u64,
 }
 

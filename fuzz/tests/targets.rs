@@ -6,9 +6,12 @@ use ums_fuzz::corpus::{REFUSED, kept};
 use ums_fuzz::run::{Until, many, one};
 use ums_fuzz::targets::{TARGETS, named};
 
+/// With this, all targets together take about three minutes of one core.
+const TIMES: u64 = 50;
+
 fn bears(name: &str) {
     let target = named(name).unwrap();
-    match many(target, 1, Until::Count(target.count)).unwrap() {
+    match many(target, 1, Until::Count(target.count * TIMES)).unwrap() {
         Ok(tally) => println!("{name}: {} inputs, {} of them taken", tally.inputs, tally.taken),
         Err(failure) => {
             let shown = failure.input.escape_ascii();
