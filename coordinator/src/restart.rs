@@ -38,6 +38,13 @@ struct Life {
     since: Instant,
 }
 
+/// A service that is being started.
+struct UnderWay {
+    task: tokio::task::Id,
+    /// Whether its keeper has ended again meanwhile.
+    again: bool,
+}
+
 /// Looks after all services for as long as the daemon serves. Every migration stands where the journal says by then.
 pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>) {
     let core = Arc::clone(core);
@@ -45,35 +52,39 @@ pub(crate) fn attend<S: SiteAdapter>(core: &Arc<Core<S>>) {
         let mut lives = BTreeMap::<ServiceName, Life>::new();
         let mut starts = JoinSet::new();
         let places = Arc::new(Semaphore::new(AT_ONCE));
-        // Whose keeper has ended again while it was being started.
-        let mut under_way = BTreeMap::<ServiceName, bool>::new();
+        let mut under_way = BTreeMap::<ServiceName, UnderWay>::new();
         let mut found: Vec<ServiceName> = core.desks.all().iter().map(|desk| desk.name().clone()).collect();
         loop {
             for service in found.drain(..) {
-                if let Some(again) = under_way.get_mut(&service) {
-                    *again = true;
+                if let Some(start) = under_way.get_mut(&service) {
+                    start.again = true;
                     continue;
                 }
-                under_way.insert(service.clone(), false);
                 lives.retain(|_, life| life.since.elapsed() < LASTING);
                 let pause = lives.get(&service).map_or(core.config.deadlines.retry_least, |life| life.pause);
                 let (core, places) = (Arc::clone(&core), Arc::clone(&places));
-                starts.spawn(async move {
+                let name = service.clone();
+                let task = starts.spawn(async move {
                     let pause = bring_back(&core, &service, pause, &places).await;
                     (service, pause)
                 });
+                under_way.insert(name, UnderWay { task: task.id(), again: false });
             }
             tokio::select! {
                 biased;
                 () = core.stopping.cancelled() => break,
                 Some(start) = starts.join_next() => match start {
                     Ok((service, pause)) => {
-                        found.extend(under_way.remove(&service).unwrap_or(false).then(|| service.clone()));
+                        let again = under_way.remove(&service).is_some_and(|start| start.again);
+                        found.extend(again.then(|| service.clone()));
                         if let Some(pause) = pause {
                             lives.insert(service, Life { pause, since: Instant::now() });
                         }
                     }
-                    Err(error) => tracing::error!(%error, "the restart of a service has failed"),
+                    Err(error) => {
+                        tracing::error!(%error, "the restart of a service has failed");
+                        under_way.retain(|_, start| start.task != error.id());
+                    }
                 },
                 service = core.site.keeper_ended() => found.push(service),
             }

@@ -61,8 +61,6 @@ impl Nest {
             tracing::warn!(%error, "cannot forget how the service ended before");
         }
         crate::harm::clear(&harm_path());
-        // They were kept for whoever judges.
-        images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::Internal, &error))?;
         if let Err(error) = self.create_and_start().await {
             let _ = self.runc.delete().await;
             // It is still the service that ended before: its restart policy looks at how.
@@ -84,6 +82,8 @@ impl Nest {
         self.runc.delete().await.map_err(|error| internal(&error))?;
         // Shared memory belongs to a run, not to the files of a service.
         images::unmount(&shm()).map_err(|error| internal(&error))?;
+        // Those of a dump that has harmed it, kept for whoever judges.
+        images::unmount(&images_dir()).map_err(|error| internal(&error))?;
         self.prepare_container(Namespaces::Given)?;
         self.open_fence().await.map_err(|error| internal(&error))?;
         let hint =

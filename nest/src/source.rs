@@ -46,7 +46,7 @@ impl Nest {
         epoch: Epoch,
         frames: &mut FrameWriter<W>,
     ) -> Result<DumpedCopy, WireError> {
-        let _life = self.life.lock().await;
+        let life = self.life.lock().await;
         self.decide(epoch, Wish::Dump)?;
         crate::harm::none(&harm_path(), &self.recipe.spec.name)?;
         if !self.is_alive() {
@@ -54,7 +54,7 @@ impl Nest {
                 format!("service {} does not run, so there is nothing to move", self.recipe.spec.name);
             return Err(WireError::new(ErrorCode::ServiceNotFound, message));
         }
-        let _no_sessions = self.end_sessions().await?;
+        let no_sessions = self.end_sessions().await?;
         self.grant(epoch, Wish::Dump)?;
         let mut archive = ArchiveWriter::new(frames, Limits::default());
         match self.write_dump(epoch, &mut archive).await {
@@ -64,19 +64,14 @@ impl Nest {
                 Err(error) => Err(failure(ErrorCode::LinkCut, &error)),
             },
             Err(error) => {
-                // First: the service does not wait for a receiver, which may be gone.
                 let undone = self.undo_dump(epoch).await;
+                // Only now: neither the service nor anybody who wants something of it waits for a receiver, which may be gone.
+                drop((life, no_sessions));
                 let _ = archive.abort(&error.message).await;
-                undone.map_or_else(
-                    |undo| {
-                        let message = format!(
-                            "{}; and the service could not be thawed: {}",
-                            error.message, undo.message
-                        );
-                        Err(WireError::new(ErrorCode::Stuck, message))
-                    },
-                    |()| Err(error.clone()),
-                )
+                let Err(undo) = undone else { return Err(error) };
+                let message =
+                    format!("{}; and the service could not be thawed: {}", error.message, undo.message);
+                Err(WireError::new(ErrorCode::Stuck, message))
             }
         }
     }
@@ -111,8 +106,7 @@ impl Nest {
         self.close_fence().await.map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         crate::quiesce::accept_queues(pid.as_raw_nonzero().get(), self.deadlines().accept).await;
         let frozen_at_boot_ms = boot_ms();
-        let (mut tail, complete) = Tail::of(&images_dir());
-        let mut sent = Images::default();
+        let (tail, complete) = Tail::of(&images_dir());
         crate::harm::doubt(&harm_path()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         let dumping = async {
             let result = known(armed.run(|| async { Ok(()) }).await);
@@ -124,12 +118,19 @@ impl Nest {
             result
         };
         // Beside it, never in its way: whoever does not listen to CRIU does not hear of its death. So it is waited for, too,
-        // where nobody takes the images any more; CRIU would not hear of that before it has written all memory.
-        let (dumped, passed) = tokio::join!(dumping, pass_on(archive, &mut tail, &mut sent));
-        passed?;
-        let dumped = dumped?;
+        // where nobody takes the images any more; CRIU would not hear of that before it has written all memory. And what
+        // has failed does not wait for a receiver that stands still.
+        let (dumped, memory_bytes) = {
+            let (mut dumping, mut passing) =
+                (std::pin::pin!(dumping), std::pin::pin!(pass_on(archive, tail)));
+            let (dumped, passed) = tokio::select! {
+                biased;
+                dumped = &mut dumping => (dumped?, passing.await),
+                passed = &mut passing => (dumping.await?, passed),
+            };
+            (dumped, passed?)
+        };
         let dump_ms = dumped.frozen.duration_since(dumped.stopping).as_secs_f64() * 1e3;
-        let memory_bytes = sent.bytes;
         images::unmount(&images_dir()).map_err(|error| failure(ErrorCode::DumpFailed, &error))?;
         let tasks = dumped.tasks.processes;
         let mut file_bytes = 0;
@@ -258,8 +259,7 @@ impl Nest {
                 Err(error) => format!("it cannot be told whether an earlier criu has ended: {error}"),
             };
             if tokio::time::Instant::now() >= deadline {
-                let message = found;
-                return Err(WireError::new(ErrorCode::Stuck, message)
+                return Err(WireError::new(ErrorCode::Stuck, found)
                     .with_hint("look at what it waits for, then try again: ums migrate"));
             }
             tokio::time::sleep(ORPHAN_POLL).await;
@@ -290,20 +290,20 @@ fn images_limit() -> u64 {
     kibibytes.map_or(FALLBACK_LIMIT, |free| (free * 1024).saturating_sub(HEADROOM).max(HEADROOM))
 }
 
-/// Passes the images on while they are written. To the end also where nobody takes them any more: they would fill the
-/// memory.
+/// Passes the images on while they are written, and tells how many bytes they were. To the end also where nobody takes them
+/// any more: they would fill the memory.
 async fn pass_on<W: AsyncWrite + Unpin>(
     archive: &mut ArchiveWriter<'_, W>,
-    tail: &mut Tail,
-    sent: &mut Images,
-) -> Result<(), WireError> {
+    mut tail: Tail,
+) -> Result<u64, WireError> {
+    let mut sent = Images::default();
     let mut taken = Ok(());
     loop {
         match tail.next().await {
             Ok(Some(chunk)) if taken.is_ok() => taken = sent.send(archive, chunk).await,
             Ok(Some(_)) => {}
             // Why there is no dump is told by the dump.
-            Ok(None) | Err(TailError::Incomplete { .. }) => return taken,
+            Ok(None) | Err(TailError::Incomplete { .. }) => return taken.map(|()| sent.bytes),
             Err(error) => return taken.and(Err(failure(ErrorCode::DumpFailed, &error))),
         }
     }

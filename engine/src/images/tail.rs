@@ -35,13 +35,11 @@ pub struct Tail {
     complete: watch::Receiver<bool>,
     /// Names of page files that have not been passed on to their end, by their numbers.
     pages: BTreeMap<u32, String>,
-    /// The first of them.
-    first: Option<Growing>,
     /// Those that have, and how long each was then.
     passed: BTreeMap<String, u64>,
     /// What is left when CRIU is done, in reverse; `None` before.
     rest: Option<Vec<String>>,
-    /// The one of them that is being read.
+    /// The one image that is being read.
     reading: Option<Growing>,
     totals: Totals,
 }
@@ -109,7 +107,6 @@ impl Tail {
             directory: directory.to_owned(),
             complete,
             pages: BTreeMap::new(),
-            first: None,
             passed: BTreeMap::new(),
             rest: None,
             reading: None,
@@ -159,7 +156,7 @@ impl Tail {
         for name in self.names()? {
             let Some(number) = number_of_pages(&name) else { continue };
             if !self.passed.contains_key(&name) {
-                self.pages.insert(number, name);
+                self.pages.entry(number).or_insert(name);
             }
         }
         Ok(())
@@ -188,21 +185,18 @@ impl Tail {
     fn grown(&mut self, complete: bool) -> Result<Option<Chunk>, TailError> {
         // Found before it is read: so a later one was there before the end of an earlier one is seen.
         let Some(name) = self.pages.values().next() else { return Ok(None) };
-        let mut first = match self.first.take() {
-            Some(first) => first,
-            None => self.open(name)?,
-        };
-        if let Some(chunk) = first.next(&self.directory, &mut self.totals)? {
-            self.first = Some(first);
-            return Ok(Some(chunk));
+        if self.reading.is_none() {
+            self.reading = Some(self.open(name)?);
         }
-        if self.pages.len() == 1 && !complete {
-            self.first = Some(first);
-            return Ok(None);
+        let piece = self.read_on()?;
+        if piece.is_some() || (self.pages.len() == 1 && !complete) {
+            return Ok(piece);
         }
         self.pages.pop_first();
-        self.passed.insert(first.name.to_string(), first.read);
-        Ok(Some(first.end(&mut self.totals)))
+        if let Some(ended) = &self.reading {
+            self.passed.insert(ended.name.to_string(), ended.read);
+        }
+        Ok(self.end())
     }
 
     /// The next piece of what is left at the end.
@@ -216,11 +210,20 @@ impl Tail {
             let next = self.rest.as_mut().and_then(Vec::pop);
             self.reading = next.map(|name| self.open(&name)).transpose()?;
         }
+        Ok(self.read_on()?.or_else(|| self.end()))
+    }
+
+    /// The next piece of the image that is being read, if there is more of it.
+    fn read_on(&mut self) -> Result<Option<Chunk>, TailError> {
         let Some(reading) = &mut self.reading else { return Ok(None) };
-        if let Some(chunk) = reading.next(&self.directory, &mut self.totals)? {
-            return Ok(Some(chunk));
-        }
-        Ok(self.reading.take().map(|ended| ended.end(&mut self.totals)))
+        reading.next(&self.directory, &mut self.totals)
+    }
+
+    /// The image that was being read ends here.
+    fn end(&mut self) -> Option<Chunk> {
+        let Growing { name, .. } = self.reading.take()?;
+        self.totals.files += 1;
+        Some(Chunk { name, bytes: Bytes::new(), last: true })
     }
 
     /// Makes sure that nothing was added to a page file after it had been passed on.
@@ -259,11 +262,6 @@ impl Growing {
         totals.bytes += length as u64;
         self.read += length as u64;
         Ok(Some(Chunk { name: self.name.clone(), bytes: bytes.into(), last: false }))
-    }
-
-    fn end(self, totals: &mut Totals) -> Chunk {
-        totals.files += 1;
-        Chunk { name: self.name, bytes: Bytes::new(), last: true }
     }
 }
 

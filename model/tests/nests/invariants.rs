@@ -103,9 +103,14 @@ fn judge(world: &World, good: bool) -> Result<Rest, String> {
     let running = (0..2).find(|at| world.sites[*at].copy == CopyState::Running);
     let standings = standings(world);
     let home = (0..2).find(|at| standings[*at].is_home());
-    // Also where a freeze that a dead Coordinator has asked for came when the service was at home again and dead.
+    // A freeze that a dead Coordinator has asked for may have come when the service was at home again and dead; also then it
+    // can be started.
+    let lets_start = |at: usize| match world.bounds.late {
+        true => comes_home(world, at, standings[at].epoch()).is_some_and(|record| record.may_start()),
+        false => world.sites[at].nest.is_some_and(|record| record.may_run()),
+    };
     if let Some(at) = home
-        && !comes_home(world, at, standings[at].epoch()).is_some_and(|record| record.may_start())
+        && !lets_start(at)
     {
         return Err(format!(
             "it is at home at site {at}, whose nest does not let it be started: {}",

@@ -362,9 +362,9 @@ impl World {
         let standing = &self.sites[at].standing;
         match standing.role() {
             _ if self.is_put_back() => {}
+            _ if standing.is_home() => self.spoke.insert(standing.epoch()),
             // Asked for before its migration began.
-            Role::Source(_) if standing.has_right() => {}
-            Role::Destination(_) if standing.is_home() => self.spoke.insert(standing.epoch()),
+            Role::Source(_) if self.bounds.late && standing.has_right() => {}
             _ => return Err(format!("site {at} opens its fence as {standing}")),
         }
         Ok(())

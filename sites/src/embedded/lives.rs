@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ums_model::error::{ErrorCode, WireError};
 use ums_model::names::{Epoch, ServiceName};
-use ums_model::nest::{Right, Seen, Wish};
+use ums_model::nest::{Record, Right, Seen, Wish};
 use ums_nest::protocol::Request;
 use ums_nest::stopped;
 
@@ -20,25 +20,17 @@ impl Embedded {
         let dir = self.existing(name)?;
         {
             let _registry = self.registry.lock().await;
-            let comes_home = match read_record(&dir)? {
-                // Nobody can have committed to a dump that was not complete: the nest settles that.
-                Some(record) if record.may_run() || record.right() == Right::Dumping => None,
-                Some(record) if record.decide(epoch, Wish::ComeHome, Seen::default()).is_ok() => Some(record),
-                _ => {
-                    let message = format!("service {name} has no right to run at site {}", self.config.name);
-                    return Err(
-                        WireError::new(ErrorCode::Refused, message).with_hint(format!("ums status {name}"))
-                    );
-                }
-            };
-            match (keeper(&dir), comes_home) {
-                (Some(keeper), None) => self.plug_in(name, keeper).await?,
-                (Some(keeper), Some(_)) => {
-                    self.plug_in(name, keeper).await?;
-                    self.tell(name, Request::ComeHome { epoch }).await?;
-                }
-                (None, comes_home) => {
-                    if let Some(record) = comes_home {
+            let record = read_record(&dir)?.filter(|record| {
+                !is_away(record) || record.decide(epoch, Wish::ComeHome, Seen::default()).is_ok()
+            });
+            let record = record.ok_or_else(|| {
+                let message = format!("service {name} has no right to run at site {}", self.config.name);
+                WireError::new(ErrorCode::Refused, message).with_hint(format!("ums status {name}"))
+            })?;
+            match keeper(&dir) {
+                Some(keeper) => self.plug_in(name, keeper).await?,
+                None => {
+                    if is_away(&record) {
                         note(&dir, record, epoch, Wish::ComeHome)?;
                     }
                     // A copy that was frozen when its keeper died is dead only once it was thawed.
@@ -47,9 +39,14 @@ impl Embedded {
                 }
             }
         }
-        if let Some(record) = read_record(&dir)?.filter(|record| record.may_run() && record.is_fenced()) {
-            // Whoever asks knows that it is at home here; the nest could not note that on a full disk.
-            self.tell(name, Request::Open { epoch: record.epoch() }).await?;
+        // Whoever asks knows that it is at home here.
+        match read_record(&dir)? {
+            // The nest could not note that on a full disk.
+            Some(record) if record.may_run() && record.is_fenced() => {
+                self.tell(name, Request::Open { epoch: record.epoch() }).await?;
+            }
+            Some(record) if is_away(&record) => self.tell(name, Request::ComeHome { epoch }).await?,
+            _ => {}
         }
         self.tell(name, Request::Start).await?;
         self.publish(name).await?;
@@ -80,4 +77,9 @@ impl Embedded {
         }
         self.observe(name).await
     }
+}
+
+/// Whether its nest would not start it. Nobody can have committed to a dump that was not complete: the nest settles that.
+fn is_away(record: &Record) -> bool {
+    !record.may_run() && record.right() != Right::Dumping
 }

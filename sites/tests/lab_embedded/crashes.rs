@@ -319,6 +319,11 @@ async fn lab_a_dump_that_lost_criu_and_nest_stands_still_until_it_is_begun_anew(
     let refused = a.thaw(&name, epoch).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Stuck, "{refused}");
     assert!(refused.message.contains("ended in the middle of a dump"), "{refused}");
+    // Nor is it dumped again, which would end the doubt, or move it.
+    assert!(!a.service_facts(&name).await.unwrap().running);
+    let (_, again) = dump(a, &name, epoch.next()).await;
+    assert_eq!(again.unwrap_err().code, ErrorCode::Stuck);
+    assert_eq!(copy(a, &name).await, CopyState::Dead);
     kill_nest(a, &name).await;
     assert_eq!(copy(a, &name).await, CopyState::Dead);
 
@@ -357,6 +362,46 @@ async fn lab_a_dump_that_lost_the_link_and_then_criu_lets_only_a_whole_copy_run(
     log_has(a, &name, "HUP").await;
 }
 
+/// Whoever takes the images may stand still for as long as the link lets it: neither the service nor a thaw waits for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_a_dump_whose_criu_dies_does_not_wait_for_who_takes_the_images() {
+    let pair = Pair::new();
+    let Pair { a, .. } = &pair;
+    let name = pair.run("hog", &["memhog", "--mib", "256"]).await;
+    let service = a.status(&name).await.unwrap().pid.unwrap();
+    for epoch in (1..=20).map(Epoch) {
+        let mut dumping = a.dump(&name, epoch).await.unwrap();
+        // From the first bytes on there is more than anybody but a reader can hold.
+        dumping.stream.read_exact(&mut [0; 64 << 10]).await.unwrap();
+        let criu = tracer(service);
+        if criu == 0 {
+            // It was too fast. The End may have arrived.
+            drop(dumping);
+            a.thaw(&name, epoch).await.unwrap();
+            continue;
+        }
+        kill_criu(criu);
+        let thawed = tokio::time::timeout(Duration::from_secs(30), a.thaw(&name, epoch)).await;
+        let thawed = thawed.expect("a thaw waits for who takes the images");
+        let expected = if thawed.is_ok() { CopyState::Running } else { CopyState::Dead };
+        assert_eq!(copy(a, &name).await, expected, "{thawed:?}");
+        return;
+    }
+    panic!("no dump could be caught in its middle");
+}
+
+/// Who traces a process; 0 is nobody.
+fn tracer(process: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// It may have ended meanwhile, and then it has said so in its log.
+fn kill_criu(pid: u32) {
+    let _ = kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL);
+}
+
 /// What became of a dump's CRIU.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lost {
@@ -385,14 +430,9 @@ async fn lose_criu(
 ) -> Lost {
     let nest = nest_below(keeper).unwrap();
     let dumping = site.dump(name, epoch).await.unwrap();
-    let tracer = || {
-        let status = std::fs::read_to_string(format!("/proc/{service}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:")).unwrap();
-        line.trim().parse::<u32>().unwrap()
-    };
     let started = Instant::now();
     let criu = loop {
-        match tracer() {
+        match tracer(service) {
             0 if started.elapsed() > Duration::from_secs(5) => break 0,
             0 => std::hint::spin_loop(),
             criu => break criu,
@@ -406,8 +446,7 @@ async fn lose_criu(
         if also == Also::Nest {
             kill(nest);
         }
-        // It may have ended meanwhile, and then it has said so in its log.
-        let _ = kill_process(Pid::from_raw(i32::try_from(criu).unwrap()).unwrap(), Signal::KILL);
+        kill_criu(criu);
     }
     drop(dumping);
     eventually("there is another nest", async || {
